@@ -1,0 +1,1 @@
+"""Distributions: maps from scores to probabilities, and what can be proved of them."""
