@@ -1,0 +1,46 @@
+# Two commands matter: `make book` and `make test`. Each sets up what it needs; `make help` lists the others.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+PORT ?= 8000
+
+.PHONY: help book test lab serve notebooks bench lint lock clean setup
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup:
+	@$(PYTHON) tools/set_up.py
+
+book: setup  ## build the site and print where it is
+	@$(BIN)/python tools/build_book.py
+
+test: setup  ## run every test: units, operator battery, doctests, all notebooks, the site in a browser
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS)
+
+lab: setup  ## open JupyterLab on the chapters
+	@$(BIN)/jupyter lab chapters
+
+serve: book  ## serve the site on localhost
+	@echo "http://localhost:$(PORT)/  (Ctrl-C ends it)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+notebooks: setup  ## execute the notebooks whose code, or whose part of the library, changed
+	@$(BIN)/python tools/execute_notebooks.py --jobs $(JOBS)
+
+bench: setup  ## measure every fast path beside its peers and store the tables
+	@$(BIN)/python -m benchmarks
+
+lint: setup  ## style, notebook hygiene and house rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python tools/normalise_notebooks.py --check
+	@$(BIN)/python tools/check_house.py
+	@$(BIN)/python tools/spread_address.py --check
+
+lock: setup  ## pin the newest versions that fit pyproject.toml
+	@$(BIN)/python tools/lock_requirements.py
+
+clean:  ## remove the environment and everything built
+	@rm -rf .venv _build .pytest_cache .ruff_cache .hypothesis *.egg-info

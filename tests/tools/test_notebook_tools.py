@@ -1,0 +1,169 @@
+"""The executor, the normaliser and the house check do what the book relies on."""
+
+import copy
+import itertools
+import json
+import subprocess
+import sys
+
+import execute_notebooks
+import notebooks
+import pytest
+import spread_address
+from tqdm import tqdm
+
+
+NUMBERS = itertools.count()
+
+
+def cell(source, kind="code", **metadata):
+    extra = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    return {"cell_type": kind, "id": f"test-{next(NUMBERS)}", "metadata": metadata, "source": source, **extra}
+
+
+def notebook(*cells):
+    return {"cells": list(cells), "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def store(tmp_path):
+    def _store(*cells):
+        path = tmp_path / "chapter.ipynb"
+        path.write_text(json.dumps(notebook(*cells)))
+        return path
+
+    return _store
+
+
+def run(path):
+    return execute_notebooks.execute(path, tqdm(disable=True))
+
+
+def test_execution_stores_outputs_counts_and_fingerprint(store):
+    path = store(cell("# Title", "markdown"), cell("x = 6"), cell("print(x * 7)"))
+    row = run(path)
+    stored = notebooks.read(path)
+    code = notebooks.code_cells(stored)
+    assert [c["execution_count"] for c in code] == [1, 2]
+    assert "".join(code[1]["outputs"][0]["text"]) == "42\n"
+    assert not execute_notebooks.stale(path)
+    assert set(row) == {"seconds", "peak_mb", "stored_kb"}
+    assert row["peak_mb"] > 10
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import warnings; warnings.warn('odd')", "stderr"),
+        ("import os; print(os.path.expanduser('~') + '/notes')", "path of the machine"),
+        ("print('x' * 1_100_000)", "bytes stored"),
+    ],
+)
+def test_a_run_that_must_not_be_stored_leaves_the_file_alone(store, code, message):
+    path = store(cell(code))
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match=message):
+        run(path)
+    assert path.read_bytes() == before
+
+
+def test_peak_memory_sees_what_a_cell_allocates(store):
+    row = run(store(cell("b = bytearray(400_000_000); import time; time.sleep(0.3)")))
+    assert 400 < row["peak_mb"] < 800
+
+
+def test_memory_budget_is_enforced(store, monkeypatch):
+    monkeypatch.setattr(execute_notebooks, "MAX_BYTES_IN_MEMORY", 1e6)
+    with pytest.raises(RuntimeError, match="bytes of memory"):
+        run(store(cell("import time; time.sleep(0.3)")))
+
+
+def test_fingerprint_follows_imports_of_the_library_and_ignores_prose(tmp_path, monkeypatch):
+    package = tmp_path / "kexue_lib"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text('"""Doc."""\nVALUE = 1\n')
+    (package / "outer.py").write_text("def f():\n    from kexue_lib.inner import VALUE\n    return VALUE\n")
+    (package / "other.py").write_text("VALUE = 1\n")
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    book = notebook(cell("prose", "markdown"), cell("%matplotlib inline\nfrom kexue_lib.outer import f"))
+    first = notebooks.fingerprint(book)
+    book["cells"][0]["source"] = "other prose"
+    (package / "other.py").write_text("VALUE = 2\n")
+    (package / "inner.py").write_text('"""Another doc."""\nVALUE = 1  # comment\n')
+    assert notebooks.fingerprint(book) == first
+    (package / "inner.py").write_text('"""Doc."""\nVALUE = 2\n')
+    assert notebooks.fingerprint(book) != first
+
+
+def test_normalising_is_idempotent_and_tags_deriving_cells():
+    claim = {notebooks.CLAIM: {"label": "C1"}, "text/plain": "C1"}
+    raw = notebook(cell("d.equal(1)", execution={"a": 1}, tags=["hide-input"]), cell("  "), cell("2"))
+    raw["cells"][0]["outputs"] = [{"output_type": "display_data", "data": claim, "metadata": {}, "transient": {}}]
+    raw["cells"][2]["execution_count"] = 17
+    once = notebooks.normalise(raw)
+    assert once == notebooks.normalise(copy.deepcopy(once))
+    assert once["cells"][0]["metadata"] == {"tags": ["hide-input", "nbval-check-output"]}
+    assert [c["execution_count"] for c in once["cells"]] == [1, None, 2]
+
+
+def test_every_notebook_is_current_measured_and_within_its_budget():
+    table = json.loads(execute_notebooks.MEASURED.read_text())
+    assert set(table) == {notebooks.relative(p) for p in notebooks.all_notebooks()}
+    for path in notebooks.all_notebooks():
+        assert not execute_notebooks.stale(path), f"{path.name}: run make notebooks"
+    for name, row in table.items():
+        assert row["seconds"] <= execute_notebooks.MAX_SECONDS, name
+        assert row["peak_mb"] <= execute_notebooks.MAX_BYTES_IN_MEMORY / 1e6, name
+        assert row["stored_kb"] <= execute_notebooks.MAX_BYTES_STORED / 1e3, name
+    assert sum(row["seconds"] for row in table.values()) <= 20 * 60 * 2  # two at a time, 20 minutes together
+
+
+@pytest.mark.parametrize("change", ["stored claim differs", "stored claim vanished"])
+def test_nbval_notices_a_claim_that_is_not_the_stored_one(tmp_path, change):
+    code = (
+        "import sympy as sp\nfrom kexue_lib.derivation import Derivation\nx = sp.symbols('x', real=True)\n"
+        "d = Derivation('probe')\nd.equal('Square of a sum', (x + 1)**2, x**2 + 2*x + 1);"
+    )
+    path = tmp_path / "chapter.ipynb"
+    path.write_text(json.dumps(notebook(cell(code))))
+    run(path)
+
+    def nbval():
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+        return subprocess.run([*command, str(path)], capture_output=True, text=True, cwd=tmp_path)
+
+    assert nbval().returncode == 0
+    stored = notebooks.read(path)
+    data = stored["cells"][0]["outputs"][0]["data"]
+    if change == "stored claim differs":
+        data[notebooks.CLAIM]["statement"] += "+1"
+    else:
+        del stored["cells"][0]["outputs"][0]
+    notebooks.write(path, stored)
+    assert nbval().returncode == 1
+
+
+def test_address_is_spread_and_checked():
+    text = (
+        "https://colab.research.google.com/github/old/book/blob/dev/chapters/a.ipynb "
+        "https://mybinder.org/v2/gh/old/book/dev?urlpath=lab "
+        '"kexue-lib @ git+https://github.com/old/book" https://old.github.io/book/intro.html '
+        "https://github.com/pytorch/pytorch"
+    )
+    new = spread_address.rewritten(text, "me", "copy", "main")
+    assert new == (
+        "https://colab.research.google.com/github/me/copy/blob/main/chapters/a.ipynb "
+        "https://mybinder.org/v2/gh/me/copy/main?urlpath=lab "
+        '"kexue-lib @ git+https://github.com/me/copy" https://me.github.io/copy/intro.html '
+        "https://github.com/pytorch/pytorch"
+    )
+    assert spread_address.rewritten(new, "me", "copy", "main") == new
+
+
+def test_every_file_names_the_address_of_the_configuration():
+    for pattern in spread_address.PLACES:
+        for path in spread_address.ROOT.glob(pattern):
+            text = path.read_text(encoding="utf-8")
+            assert spread_address.rewritten(text, *spread_address.address()) == text, path.name
