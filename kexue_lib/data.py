@@ -1,9 +1,8 @@
-"""Data that every reader has: scikit-learn's digits, and Python's own source as a corpus of bytes. Nothing downloads."""
+"""Data that every reader has: scikit-learn's digits and Python's own source as bytes. Nothing downloads."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 import sysconfig
 from collections import Counter

@@ -69,7 +69,7 @@ def test_environment_is_what_binder_accepts(monkeypatch):
     pack = conda.CondaBuildPack(base_image="unused: nothing is built")
     assert pack.detect()
     assert pack.python_version == "3.11"
-    assert pack.environment_json["name"] == CONDA["name"]
+    assert pack.environment_yaml["name"] == CONDA["name"]
     # A local package in the environment: Binder must copy the repository before it installs.
     assert not pack._should_preassemble_env
     # A buildpack that comes earlier in its list, or a binder/ folder, would hide environment.yml.

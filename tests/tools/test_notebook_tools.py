@@ -12,7 +12,6 @@ import pytest
 import spread_address
 from tqdm import tqdm
 
-
 NUMBERS = itertools.count()
 
 
