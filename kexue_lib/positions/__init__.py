@@ -1,0 +1,1 @@
+"""Positions: how a sequence model knows where a token stands."""
