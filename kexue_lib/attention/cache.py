@@ -1,0 +1,164 @@
+"""What a decoder remembers of the tokens it has seen: preallocated buffers, filled from the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+
+class LayerCache:
+    """Buffers of one layer, with the sequence in dimension −2 and the batch in dimension 0.
+
+    Args:
+        shapes: of the buffers, each ``(batch, ..., max_len, width)``.
+        dtype: of the buffers; default: PyTorch's.
+        device: of the buffers.
+
+    >>> cache = LayerCache([(1, 2, 8, 4)])
+    >>> (keys,) = cache.append(torch.ones(1, 2, 3, 4))
+    >>> keys.shape, cache.length, cache.nbytes()
+    (torch.Size([1, 2, 3, 4]), 3, 256)
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        self.buffers = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        self.length = 0
+
+    @property
+    def max_len(self) -> int:
+        """Tokens that fit."""
+        return self.buffers[0].shape[-2]
+
+    def append(self, *new: Shaped[Tensor, "..."]) -> tuple[Tensor, ...]:
+        """Write new tokens behind the stored ones.
+
+        Args:
+            new: one tensor for each buffer, the same number of tokens in each.
+
+        Returns:
+            Views of everything stored, one for each buffer.
+
+        Raises:
+            ValueError: the tokens do not fit; nothing is written then.
+        """
+        count = new[0].shape[-2]
+        end = self.length + count
+        if end > self.max_len:
+            raise ValueError(f"cache: length {self.length} + {count} new tokens exceed max_len {self.max_len}")
+        for buffer, tokens in zip(self.buffers, new):
+            buffer[..., self.length : end, :] = tokens
+        self.length = end
+        return tuple(buffer[..., :end, :] for buffer in self.buffers)
+
+    def nbytes(self) -> int:
+        """Return the allocated bytes."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def truncate(self, n: int) -> None:
+        """Forget all but the first ``n`` tokens.
+
+        Args:
+            n: 0…length.
+
+        Raises:
+            ValueError: ``n`` outside 0…length.
+        """
+        if not 0 <= n <= self.length:
+            raise ValueError(f"n: got {n}, expected 0 to the cache's length {self.length}")
+        self.length = n
+
+    def reorder(self, index: Int[Tensor, " rows"]) -> None:
+        """Take rows of the batch, in a new order and possibly several times (beam search).
+
+        Args:
+            index: rows to keep.
+        """
+        self.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in self.buffers]
+
+    def clone(self) -> LayerCache:
+        """Return an independent copy."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.buffers = [buffer.clone() for buffer in self.buffers]
+        return copy
+
+
+class Cache:
+    """The caches of all layers of a decoder, and the positions of the stored tokens.
+
+    Args:
+        layers: one cache for each layer's attention.
+        convolutions: one for the input of each layer's convolution, or None where a layer has none. It keeps all
+            tokens, not only the last ``conv_width - 1``, so that :meth:`truncate` can go back to any length.
+        batch: rows.
+        max_len: tokens that fit.
+        device: of the positions.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerCache],
+        convolutions: Sequence[LayerCache | None],
+        *,
+        batch: int,
+        max_len: int,
+        device: torch.device | str | None = None,
+    ):
+        self.layers, self.convolutions = list(layers), list(convolutions)
+        self.positions = LayerCache([(batch, max_len, 1)], dtype=torch.int64, device=device)
+
+    @property
+    def _parts(self) -> list[LayerCache]:
+        return [*self.layers, *(c for c in self.convolutions if c is not None), self.positions]
+
+    @property
+    def length(self) -> int:
+        """Tokens stored."""
+        return self.positions.length
+
+    @property
+    def max_len(self) -> int:
+        """Tokens that fit."""
+        return self.positions.max_len
+
+    def nbytes(self) -> int:
+        """Return the allocated bytes of all layers."""
+        return sum(part.nbytes() for part in self._parts)
+
+    def truncate(self, n: int) -> None:
+        """Forget all but the first ``n`` tokens in every layer.
+
+        Args:
+            n: 0…length.
+
+        Raises:
+            ValueError: ``n`` outside 0…length.
+        """
+        for part in self._parts:
+            part.truncate(n)
+
+    def reorder(self, index: Int[Tensor, " rows"]) -> None:
+        """Take rows of the batch in every layer.
+
+        Args:
+            index: rows to keep, in their new order.
+        """
+        for part in self._parts:
+            part.reorder(index)
+
+    def clone(self) -> Cache:
+        """Return an independent copy."""
+        copy = object.__new__(Cache)
+        copy.layers = [layer.clone() for layer in self.layers]
+        copy.convolutions = [c.clone() if c is not None else None for c in self.convolutions]
+        copy.positions = self.positions.clone()
+        return copy
