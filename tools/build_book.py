@@ -26,7 +26,8 @@ def build(into: Path) -> Path:
     Raises:
         SystemExit: a warning or an error of Sphinx; its report stands above.
     """
-    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "--path-output", str(into)]
+    run = "from jupyter_book.cli.main import main; main()"  # the package itself cannot be run with -m
+    command = [sys.executable, "-c", run, "build", str(ROOT), "--path-output", str(into)]
     command += ["--warningiserror", "--keep-going", "--quiet"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

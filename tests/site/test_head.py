@@ -1,0 +1,81 @@
+"""What surrounds the text: build time, tags for those who share a link, local mathematics, the reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from book_site import reference, stored
+from visits import ROOT, toc_pages
+
+from conftest import Site
+
+MAX_SECONDS = 60
+
+
+def test_build_is_quick(built: Site):
+    if built.seconds is None:
+        pytest.skip("KEXUE_SITE names a site that was built before")
+    assert built.seconds < MAX_SECONDS
+
+
+@pytest.mark.parametrize("page", toc_pages())
+def test_open_graph_tags(site: Path, page: str):
+    text = (site / f"{page}.html").read_text(encoding="utf-8")
+    tags = dict(re.findall(r'<meta property="(og:\w+)" content="([^"]*)"', text))
+    owner, name = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"].split("/")[
+        -2:
+    ]
+    base = f"https://{owner}.github.io/{name}/"
+    assert tags["og:title"]
+    assert len(tags["og:description"]) > 20
+    assert "$" not in tags["og:description"]
+    assert tags["og:url"] == f"{base}{page}.html"
+    assert tags["og:image"].startswith(base)
+    assert (site / tags["og:image"].removeprefix(base)).is_file()
+    assert f'<meta name="description" content="{tags["og:description"]}"' in text
+
+
+def test_chapter_is_described_by_its_answer(site: Path):
+    for chapter in stored.chapters(ROOT):
+        text = (site / f"{chapter.article.docname}.html").read_text(encoding="utf-8")
+        assert stored.plain(chapter.answer)[:60].split("&")[0] in text
+
+
+def test_mathematics_comes_from_the_site_itself(site: Path):
+    for chapter in stored.chapters(ROOT):
+        text = (site / f"{chapter.article.docname}.html").read_text(encoding="utf-8")
+        scripts = re.findall(r'<script[^>]*src="([^"]+)"', text)
+        assert [s.split("?")[0] for s in scripts if "mathjax" in s] == ["../../_static/mathjax/tex-chtml.js"]
+        assert not [s for s in scripts if "//" in s]
+    assert (site / "_static/mathjax/LICENSE").is_file()
+    assert (site / "_static/mathjax/output/chtml/fonts/woff-v2/MathJax_Main-Regular.woff").is_file()
+
+
+def test_reference_shows_every_public_module(site: Path):
+    packages = [
+        p.name for p in (ROOT / "kexue_lib").iterdir() if (p / "__init__.py").is_file() and p.name != "checkpoints"
+    ]
+    shown = "".join(p.read_text(encoding="utf-8") for p in (site / "api").glob("*.html"))
+    for package in [".", *sorted(packages)]:
+        for module in reference.modules(ROOT, package):
+            assert f'id="module-{module}"' in shown, f"{module} is on no page of api/"
+
+
+def test_chapter_and_reference_link_to_each_other(site: Path):
+    for chapter in stored.chapters(ROOT):
+        if not (ROOT / f"{chapter.module.replace('.', '/')}.py").is_file():
+            continue
+        part = chapter.article.part
+        page = (site / f"{chapter.article.docname}.html").read_text(encoding="utf-8")
+        assert f"../../api/{part}.html#module-{chapter.module}" in page
+        assert f"../{chapter.article.docname}.html" in (site / f"api/{part}.html").read_text(encoding="utf-8")
+
+
+def test_signatures_show_shapes(site: Path):
+    text = re.sub(r"<[^>]+>", "", (site / "api/distributions.html").read_text(encoding="utf-8"))
+    assert re.search(r"Float\[Tensor, (?:'|&#39;|\")\*batch", text)
+    assert "jaxtyping.Float" not in text
+    assert "<class" not in text

@@ -1,0 +1,223 @@
+"""The reference of the library, written by its docstrings, and the links between it and the chapters."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+from .bundles import inline
+from .pages import BookDirective
+
+LIBRARY = "kexue_lib"
+# `grad_topk`, `grad_topk(x, k)` and `smooth_topk.grad_topk` all name the same function in prose.
+NAMED = re.compile(r"(?:[\w.]+\.)?(\w+)(?:\([^()]*\))?")
+# What a docstring marks on purpose: code, math, strong words, fields such as :param x:.
+MARKED = re.compile(r"(``.+?``|:\w+(?:\s[^:]*)?:(?:`[^`]+`)?|`[^`]+`_{0,2}|\$[^$\s](?:[^$]*[^$\s])?\$|\*\*\w.*?\*\*)")
+UNINTENDED = re.compile(r"(?<!\\)[|*]|(?<=\w)_(?!\w)")
+
+
+class ApiModules(BookDirective):
+    """The modules of one package of the library, each with its members; the argument is the package's name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return one section for each public module."""
+        package = self.arguments[0]
+        titles = {chapter.module: chapter for chapter in self.written()}
+        sections = []
+        for name in modules(self.root, package):
+            section = self.section(
+                [nodes.literal("", name.removeprefix(f"{LIBRARY}."), classes=["xref"])], f"module-{name}"
+            )
+            if chapter := titles.get(name):
+                line = nodes.paragraph("", "Explained in the chapter ", classes=["see-chapter"])
+                line += [self.page_link(chapter.article.docname, *inline(self, chapter.title)), nodes.Text(".")]
+                section += line
+            text = f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n   :member-order: bysource\n```"
+            self.state.nested_parse(StringList(text.splitlines(), source=""), self.content_offset, section)
+            sections.append(section)
+        return sections or [nodes.paragraph("", "Nothing is here yet.")]
+
+
+class LinkNames(SphinxPostTransform):
+    """Turn code words of a chapter's prose that name a member of its module into links to the reference."""
+
+    default_priority = 20
+
+    def run(self, **kwargs: object) -> None:
+        """Link each ``literal`` whose text is a documented name of the chapter's own module."""
+        module = chapter_module(self.env.docname)
+        known = self.env.get_domain("py").objects
+        if module is None or module not in known:
+            return
+        for literal in list(self.document.findall(nodes.literal)):
+            match = NAMED.fullmatch(literal.astext())
+            target = f"{module}.{match[1]}" if match else ""
+            if target not in known or isinstance(literal.parent, (nodes.reference, addnodes.pending_xref)):
+                continue
+            place = known[target]
+            uri = self.app.builder.get_relative_uri(self.env.docname, place.docname)
+            link = nodes.reference("", "", internal=True, refuri=f"{uri}#{place.node_id}", classes=["api-link"])
+            literal.replace_self(link)
+            link += literal
+
+
+def modules(root: Path, package: str) -> list[str]:
+    """Return the public modules of a package of the library.
+
+    Args:
+        root: the folder that holds the library.
+        package: ``"distributions"``, or ``"."`` for the modules that all chapters share.
+
+    Returns:
+        Dotted names, sorted. Beside ``derivation``, ``derivation_proof`` is how it works and no chapter's business.
+    """
+    folder = root / LIBRARY / package
+    names = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")]
+    if package == ".":
+        names = [name for name in names if name.split("_")[0] not in names or "_" not in name]
+    if package == "." and (folder / "checkpoints" / "__init__.py").is_file():
+        names.append("checkpoints")
+    prefix = LIBRARY if package == "." else f"{LIBRARY}.{package}"
+    return [f"{prefix}.{name}" for name in sorted(names)]
+
+
+def chapter_module(docname: str) -> str | None:
+    """Return the module that a page explains.
+
+    Args:
+        docname: the page.
+
+    Returns:
+        ``kexue_lib.<part>.<slug>`` for ``chapters/<part>/<slug>``, None for other pages.
+    """
+    match = re.fullmatch(r"chapters/(\w+)/(\w+)", docname)
+    return f"{LIBRARY}.{match[1]}.{match[2]}" if match and match[2] != "index" else None
+
+
+def skip_what_says_nothing(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leave out members whose only words are Python's own, such as the fields of a named tuple.
+
+    Args:
+        app: Sphinx.
+        what: kind of the parent.
+        name: of the member.
+        obj: the member.
+        skip: what autodoc would do.
+        options: of the directive.
+
+    Returns:
+        True to leave it out, None for autodoc's own decision.
+    """
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
+def repository(config: Config) -> str:
+    """Return where the repository shows its files, without the slash at the end.
+
+    Args:
+        config: of the site; ``_config.yml`` has the address.
+    """
+    options = config.html_theme_options
+    return f"{options['repository_url'].rstrip('/')}/blob/{options['repository_branch']}"
+
+
+def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
+    """Put below a chapter's title where its code is: reference, module, tests, benchmark.
+
+    Args:
+        app: Sphinx.
+        doctree: a page that was just read.
+    """
+    module = chapter_module(app.env.docname)
+    root = Path(app.srcdir)
+    if module is None or not (root / f"{module.replace('.', '/')}.py").is_file():
+        return
+    part, slug = module.split(".")[1:]
+    base = repository(app.config)
+    line = nodes.paragraph("", "Library: ", classes=["chapter-line"])
+    shown = nodes.literal("", module, classes=["xref"])
+    line += addnodes.pending_xref(
+        "",
+        shown,
+        refdomain="py",
+        reftype="mod",
+        reftarget=module,
+        refexplicit=True,
+        refwarn=True,
+        refdoc=app.env.docname,
+    )
+    for word, path in (
+        ("source", f"kexue_lib/{part}/{slug}.py"),
+        ("tests", f"tests/{part}/test_{slug}.py"),
+        ("benchmark", f"benchmarks/{part}/bench_{slug}.py"),
+    ):
+        if (root / path).is_file():
+            line += [nodes.Text(" · "), nodes.reference("", word, refuri=f"{base}/{path}")]
+    section = next(doctree.findall(nodes.section), None)
+    if section is not None:
+        section.insert(1, line)
+
+
+def read_docstring_as_prose(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Let docstrings be written for ``help()``: ``$x$`` is math, and ``|S|``, ``x_`` and ``*batch`` are no markup.
+
+    Args:
+        app: Sphinx.
+        what: kind of the object.
+        name: dotted name.
+        obj: the object.
+        options: of the directive.
+        lines: the docstring as napoleon left it, changed in place.
+    """
+    in_example = False
+    for number, line in enumerate(lines):
+        in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
+        if in_example or line.lstrip().startswith(".. "):
+            continue
+        pieces = MARKED.split(line)
+        pieces[::2] = [UNINTENDED.sub(r"\\\g<0>", piece) for piece in pieces[::2]]
+        pieces[1::2] = [f":math:`{piece[1:-1]}`" if piece.startswith("$") else piece for piece in pieces[1::2]]
+        lines[number] = "".join(pieces)
+
+
+def _link_to_source(app: Sphinx, config: Config) -> None:
+    base = repository(config)
+
+    def resolve(domain: str, info: dict[str, str]) -> str | None:
+        found: object = sys.modules.get(info["module"])
+        for name in info["fullname"].split("."):
+            found = getattr(found, name, None)
+        try:
+            lines, first = inspect.getsourcelines(inspect.unwrap(found))
+        except (TypeError, OSError):
+            return None
+        return f"{base}/{info['module'].replace('.', '/')}.py#L{first}-L{first + len(lines) - 1}"
+
+    config.linkcode_resolve = resolve
+
+
+def setup(app: Sphinx) -> None:
+    """Register ``{api-modules}`` and the links of both directions.
+
+    Autodoc and napoleon read Google-style docstrings; each member links to its lines in the repository. Pages of
+    source code would do too, but Sphinx imports PyTorch at every build to keep them up to date.
+    """
+    for extension in ("sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.linkcode"):
+        app.setup_extension(extension)
+    app.connect("config-inited", _link_to_source)
+    app.add_directive("api-modules", ApiModules)
+    app.add_post_transform(LinkNames)
+    app.connect("doctree-read", add_chapter_line)
+    app.connect("autodoc-skip-member", skip_what_says_nothing)
+    app.connect("autodoc-process-docstring", read_docstring_as_prose)
