@@ -1,0 +1,169 @@
+"""The operator battery: what every public differentiable function promises, tested over the registry in `opinfo.py`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from opinfo import OPS, OpInfo, Sample, as_users_call
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+every_op = pytest.mark.parametrize("info", OPS, ids=lambda info: info.name)
+
+
+def close(actual: Tensor, expected: Tensor, info: OpInfo, dtype: torch.dtype | None = None) -> None:
+    """Within the entry's multiple of eps of the dtype, of half types at least one rounding of the result."""
+    eps = torch.finfo(dtype or actual.dtype).eps
+    bound = (2 if (dtype or actual.dtype).itemsize == 2 else info.tolerance) * eps
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=bound, atol=bound, equal_nan=True)
+
+
+def differentiable(sample: Sample) -> tuple[Tensor, ...]:
+    return tuple(x.clone().requires_grad_() for x in sample.inputs)
+
+
+def gradients(info: OpInfo, sample: Sample) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The result, and the gradients of a fixed random combination of its finite entries."""
+    inputs = differentiable(sample)
+    out = sample.call(info.op, *inputs)
+    finite = out.isfinite()
+    weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(out)
+    return out.detach(), torch.autograd.grad((out[finite] * weights[finite]).sum(), inputs, materialize_grads=True)
+
+
+@every_op
+def test_agrees_with_an_independent_method_in_every_dtype(info: OpInfo):
+    for dtype in info.dtypes:
+        for sample in info.samples():
+            sample = sample.to(dtype)
+            out = sample.call(info.op)
+            assert out.dtype == dtype
+            close(out, info.expected(sample), info)
+
+
+@every_op
+def test_gradient_in_every_dtype_agrees_with_float64(info: OpInfo):
+    for dtype in info.dtypes:
+        for sample in info.samples():
+            sample = sample.to(dtype)
+            _, actual = gradients(info, sample)
+            _, expected = gradients(info, sample.to(torch.float64))
+            for a, e in zip(actual, expected):
+                assert a.dtype == dtype
+                scale = 1 + e.abs().max().item()
+                bound = scale * (8 if dtype.itemsize == 2 else info.tolerance) * torch.finfo(dtype).eps
+                torch.testing.assert_close(a.double(), e, rtol=0, atol=bound)
+
+
+@every_op
+def test_agrees_at_the_edge_of_the_domain_without_nan(info: OpInfo):
+    for sample in info.extreme():
+        for dtype in (torch.float64, torch.float32):
+            typed = sample.to(dtype)
+            out, grads = gradients(info, typed)
+            close(out, info.expected(typed), info)
+            assert not any(g.isnan().any() for g in grads)
+
+
+@every_op
+def test_first_derivative(info: OpInfo):
+    for sample in info.samples():
+        assert gradcheck(lambda *x, s=sample: s.call(info.op, *x), differentiable(sample), check_forward_ad=True)
+
+
+@every_op
+def test_second_derivative(info: OpInfo):
+    if not info.second_derivative:
+        pytest.skip("first derivatives only")
+    for sample in info.samples():
+        assert gradgradcheck(lambda *x, s=sample: s.call(info.op, *x), differentiable(sample))
+
+
+def layouts(x: Tensor) -> Iterator[Tensor]:
+    """The same values with other strides."""
+    yield x.mT.contiguous().mT
+    yield torch.stack((x, x.flip(0)), dim=-1)[..., 0]
+
+
+@every_op
+def test_strides_do_not_matter(info: OpInfo):
+    for sample in info.samples():
+        expected = sample.call(info.op)
+        for inputs in zip(*(layouts(x) for x in sample.inputs)):
+            torch.testing.assert_close(sample.call(info.op, *inputs), expected, rtol=1e-14, atol=1e-14)
+
+
+@every_op
+def test_batch_is_row_by_row(info: OpInfo):
+    for sample in info.samples():
+        whole = sample.call(info.op)
+        for i in range(len(whole)):
+            torch.testing.assert_close(sample.rows(i).call(info.op), whole[i], rtol=1e-13, atol=1e-13)
+        deep = Sample(
+            tuple(x.expand(3, 1, *x.shape) for x in sample.inputs),
+            sample.kwargs,
+            {name: value.expand(3, 1, *value.shape) for name, value in sample.per_row.items()},
+        )
+        torch.testing.assert_close(deep.call(info.op), whole.expand(3, 1, *whole.shape), rtol=1e-13, atol=1e-13)
+
+
+@every_op
+def test_empty_batch(info: OpInfo):
+    for sample in info.samples():
+        inputs = differentiable(sample.rows(slice(0, 0)))
+        out = sample.rows(slice(0, 0)).call(info.op, *inputs)
+        assert out.shape == (0, *sample.call(info.op).shape[1:])
+        for grad in torch.autograd.grad(out.sum(), inputs, materialize_grads=True):
+            assert len(grad) == 0
+
+
+@every_op
+def test_vmap_of_value_and_jacobian(info: OpInfo):
+    if not info.vmap:
+        pytest.skip("no vmap")
+    for sample in info.samples():
+        names = list(sample.per_row)
+
+        def row(*arguments: Tensor, sample: Sample = sample, names: list[str] = names) -> Tensor:
+            inputs = arguments[: len(sample.inputs)]
+            return info.op(*inputs, **sample.kwargs, **dict(zip(names, arguments[len(inputs) :])))
+
+        arguments = (*sample.inputs, *sample.per_row.values())
+        torch.testing.assert_close(torch.func.vmap(row)(*arguments), sample.call(info.op), rtol=1e-13, atol=1e-13)
+        reverse, forward = (torch.func.vmap(jac(row))(*arguments) for jac in (torch.func.jacrev, torch.func.jacfwd))
+        torch.testing.assert_close(reverse, forward, rtol=1e-10, atol=1e-10)
+        one_by_one = [torch.autograd.functional.jacobian(lambda x, r=a: row(x, *r[1:]), a[0]) for a in zip(*arguments)]
+        torch.testing.assert_close(reverse, torch.stack(one_by_one), rtol=1e-10, atol=1e-10)
+
+
+@every_op
+def test_compiles_without_graph_breaks(info: OpInfo):
+    if not info.compiles:
+        pytest.skip("has graph breaks; its docstring says why")
+    sample = next(iter(info.samples()))
+    torch._dynamo.reset()
+    with as_users_call(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda *x: sample.call(info.op, *x), fullgraph=True, backend="aot_eager")
+        inputs, plain = differentiable(sample), differentiable(sample)
+        out, expected = compiled(*inputs), sample.call(info.op, *plain)
+        torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+        for actual, eager in zip(
+            torch.autograd.grad((out**2).sum(), inputs), torch.autograd.grad((expected**2).sum(), plain)
+        ):
+            torch.testing.assert_close(actual, eager, rtol=1e-10, atol=1e-10)
+
+
+@every_op
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_cpu(info: OpInfo):
+    for dtype in info.dtypes:
+        for sample in info.samples():
+            out, grads = gradients(info, sample.to(dtype))
+            on_device, device_grads = gradients(info, sample.to(dtype, "cuda"))
+            for actual, expected in zip((on_device, *device_grads), (out, *grads)):
+                assert actual.is_cuda
+                torch.testing.assert_close(actual.cpu(), expected)
