@@ -18,6 +18,7 @@ from kexue_lib.attention.core import (
     prefix_mask,
     segment_mask,
 )
+from kexue_lib.attention.lookup_task import lookup_accuracy, lookup_batches
 from kexue_lib.positions.rope import RotaryEmbedding
 
 
@@ -508,30 +509,28 @@ def test_generation_refuses_what_it_cannot_do():
 # --- what it must learn -----------------------------------------------------------------------------------------------
 
 
-def retrieval_batch(generator, *, keys=8, values=6, pairs=3, batch=32):
-    """k v k v … [SEP] k v k v …: the same pairs again in another order; loss on the repeated values only."""
-    chosen = torch.stack([torch.randperm(keys, generator=generator)[:pairs] for _ in range(batch)])
-    held = torch.randint(values, (batch, pairs), generator=generator) + keys
-    order = torch.stack([torch.randperm(pairs, generator=generator) for _ in range(batch)])
-    first = torch.stack([chosen, held], -1).flatten(1)
-    again = torch.stack([chosen.gather(1, order), held.gather(1, order)], -1).flatten(1)
-    start, separator = torch.full((batch, 1), keys + values), torch.full((batch, 1), keys + values + 1)
-    ids = torch.cat([start, first, separator, again], 1)
-    weights = torch.zeros(batch, ids.shape[1] - 1)
-    weights[:, 2 * pairs + 2 :: 2] = 1  # targets are the next tokens: the values of the second half
-    return ids, weights
-
-
 @pytest.mark.slow
 def test_two_layers_with_a_convolution_learn_to_look_up_pairs():
     from kexue_lib.training import fit
 
+    sample = lookup_batches(keys=8, values=6, pairs=(3, 3), batch_size=32)
     config = LMConfig(vocab_size=16, d_model=32, n_layers=2, n_heads=2, conv_width=3)
     result = fit(
-        DecoderLM(config, generator=seeded()), lambda m, b: m.loss(b[0], weights=b[1]), retrieval_batch, steps=350,
+        DecoderLM(config, generator=seeded()), lambda m, b: m.loss(b[0], weights=b[1]), sample, steps=350,
         optimizer=lambda p: torch.optim.AdamW(p, lr=5e-3),
     )  # fmt: skip
     assert result.history["loss"][-20:].mean() < 0.1
-    ids, weights = retrieval_batch(seeded(99), batch=200)
-    right = result.model.eval()(ids)[:, :-1].argmax(-1) == ids[:, 1:]
-    assert right[weights.bool()].float().mean() > 0.97
+    ids, weights = lookup_batches(keys=8, values=6, pairs=(3, 3), batch_size=200)(seeded(99))
+    assert lookup_accuracy(result.model.eval(), ids, weights) > 0.97
+
+
+def test_lookup_weights_mark_the_repeated_values():
+    ids, weights = lookup_batches(keys=5, values=4, pairs=(3, 3), batch_size=50)(seeded())
+    for row, weight in zip(ids.tolist(), weights):
+        table = dict(zip(row[1:7:2], row[2:7:2]))
+        assert len(table) == 3
+        targets = [(row[i], row[i + 1]) for i in weight.nonzero().flatten().tolist()]
+        assert dict(targets) == table
+        assert (row[0], row[7]) == (9, 10)
+    with pytest.raises(ValueError, match="pairs"):
+        lookup_batches(keys=3, pairs=(1, 4))
