@@ -38,6 +38,7 @@ lint: setup  ## style, notebook hygiene and house rules
 	@$(BIN)/python tools/normalise_notebooks.py --check
 	@$(BIN)/python tools/check_house.py
 	@$(BIN)/python tools/spread_address.py --check
+	@$(BIN)/python tools/spread_measurements.py --check
 
 lock: setup  ## pin the newest versions that fit pyproject.toml
 	@$(BIN)/python tools/lock_requirements.py

@@ -2,8 +2,8 @@
 (function () {
   "use strict";
 
-  const WIDE = "div.math, span.math > mjx-container, .table-scroll, div.highlight pre, .cell_output pre, dt.sig";
-  const NAMES = [["div.math, mjx-container", "Formula"], [".table-scroll", "Table"], ["dt.sig", "Signature"], ["pre", "Code"]];
+  const WIDE = "div.math, span.math > mjx-container, .table-scroll, .pst-scrollable-table-container, div.highlight pre, .cell_output pre, dt.sig";
+  const NAMES = [["div.math, mjx-container", "Formula"], [".table-scroll, .pst-scrollable-table-container", "Table"], ["dt.sig", "Signature"], ["pre", "Code"]];
 
   // A box that scrolls must be reachable by keyboard; one that does not must not be a stop on the way.
   function markScrollable() {

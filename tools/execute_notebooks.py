@@ -67,7 +67,7 @@ def execute(path: Path, bar: tqdm) -> dict[str, float]:
     Raises:
         RuntimeError: an error, a warning, a machine path or a broken budget; the file is as before.
     """
-    content = nbformat.from_dict(notebooks.read(path))
+    content = nbformat.read(path, as_version=4)
     client = NotebookClient(content, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(path.parent)}})
     client.on_cell_complete = lambda cell, cell_index: bar.update(1)
     start = time.perf_counter()

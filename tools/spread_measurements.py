@@ -1,0 +1,91 @@
+"""Carry the committed benchmark results into the chapters that quote them.
+
+A chapter marks the place with two comment lines in a Markdown cell,
+
+    <!-- measured: distributions/smooth_topk; p and a vector-Jacobian product; One row -->
+    <!-- /measured -->
+
+and gets the comparisons of ``benchmarks/results/distributions/smooth_topk.json`` on one thread whose titles contain
+one of the phrases (all, if none is named) as tables between them. ``--check`` changes nothing and exits 1 if a
+chapter quotes other numbers than the file holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+
+import notebooks
+
+PLACE = re.compile(r"(<!-- measured: ([\w/]+)((?:; [^;]+?)*) -->\n)(.*?)(<!-- /measured -->)", re.S)
+
+
+def tables(results: dict, phrases: list[str]) -> str:
+    """Return the chosen comparisons as Markdown.
+
+    Args:
+        results: content of a results file.
+        phrases: parts of the titles wanted; empty for all.
+
+    Returns:
+        A table for each comparison, then one line that names the machine.
+
+    Raises:
+        ValueError: a phrase that no title contains.
+    """
+    single = [c for c in results["comparisons"] if c["threads"] == 1]
+    for phrase in phrases:
+        if not any(phrase in c["title"] for c in single):
+            raise ValueError(f"no comparison on one thread has {phrase!r} in its title")
+    parts = []
+    for comparison in single:
+        if phrases and not any(p in comparison["title"] for p in phrases):
+            continue
+        rows = [f"| {t['name']} | {t['milliseconds']:.2f} | {t['ratio']:.2f} |" for t in comparison["timings"]]
+        head = [f"*{comparison['title']}*", "", f"| | milliseconds | × {comparison['baseline']} |", "|:---|---:|---:|"]
+        parts.append("\n".join([*head, *rows]))
+    peers = ", ".join(f"{name} {version}" for name, version in results["peers"].items())
+    setting = f"{results['machine']['cpu']}, one thread, PyTorch {results['machine']['torch']}" + f", {peers}" * bool(
+        peers
+    )
+    return "\n\n".join(parts) + f"\n\nMedians of interleaved rounds, {results['measured']}, {setting}.\n"
+
+
+def filled(text: str) -> str:
+    """Return a Markdown cell with its tables filled in.
+
+    Args:
+        text: source of the cell.
+    """
+
+    def replace(match: re.Match) -> str:
+        path = notebooks.ROOT / "benchmarks" / "results" / f"{match[2]}.json"
+        phrases = [p.strip() for p in match[3].split(";") if p.strip()]
+        return match[1] + "\n" + tables(json.loads(path.read_text(encoding="utf-8")), phrases) + "\n" + match[5]
+
+    return PLACE.sub(replace, text)
+
+
+def main() -> int:
+    """Fill, or check, every chapter."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a chapter differs")
+    check, status = parser.parse_args().check, 0
+    for path in notebooks.all_notebooks():
+        content, changed = notebooks.read(path), False
+        for cell in content["cells"]:
+            text = notebooks.source(cell)
+            if cell["cell_type"] == "markdown" and (new := filled(text)) != text:
+                cell["source"], changed = new.splitlines(keepends=True), True
+        if changed:
+            print(f"{notebooks.relative(path)}: {'quotes other numbers than its results' if check else 'filled'}")
+            status |= check
+            if not check:
+                notebooks.write(path, content)
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
