@@ -68,8 +68,36 @@ def filled(text: str) -> str:
     return PLACE.sub(replace, text)
 
 
+def filled_page(text: str) -> str:
+    """Return the page on training with the stored learning curves filled in.
+
+    Args:
+        text: source of ``about/cluster.md``.
+    """
+    path = notebooks.ROOT / "kexue_lib" / "checkpoints" / "attention" / "learning.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    curve, lookup = stored["content"]["bytes"], stored["content"]["retrieval"]
+    rows = {
+        "curve": [f"| {s:.0f} | {v:.2f} |" for s, v in zip(curve["validation_step"], curve["validation"])],
+        "lookup": [
+            f"| {pairs} | {share:.1%} | {lookup['no convolution']['accuracy'][pairs]:.1%} |"
+            for pairs, share in lookup["convolution"]["accuracy"].items()
+        ],
+    }
+    for name, lines in rows.items():
+        text = re.sub(
+            rf"(<!-- {name} -->\n(?:\|[^\n]*\n){{2}}).*?(<!-- /{name} -->)",
+            lambda m, lines=lines: m[1] + "\n".join(lines) + "\n" + m[2],
+            text,
+            flags=re.S,
+        )
+    values = {"python": stored["made_with"]["python"]} | {n: f"{curve[n]:.2f}" for n in ("unigram", "bigram")}
+    place = r"(<!-- value: (\w+) -->)[^<]*(<!-- /value -->)"
+    return re.sub(place, lambda m: m[1] + values[m[2]] + m[3], text)
+
+
 def main() -> int:
-    """Fill, or check, every chapter."""
+    """Fill, or check, every chapter and the page on training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a chapter differs")
     check, status = parser.parse_args().check, 0
@@ -84,6 +112,12 @@ def main() -> int:
             status |= check
             if not check:
                 notebooks.write(path, content)
+    page = notebooks.ROOT / "about" / "cluster.md"
+    if (new := filled_page(text := page.read_text(encoding="utf-8"))) != text:
+        print(f"{notebooks.relative(page)}: {'quotes other numbers than are stored' if check else 'filled'}")
+        status |= check
+        if not check:
+            page.write_text(new, encoding="utf-8")
     return int(status)
 
 

@@ -109,6 +109,7 @@ class _Rotation(torch.autograd.Function):
         x, cos, sin, layout = inputs
         ctx.layout = layout
         ctx.save_for_backward(cos, sin, x if cos.requires_grad or sin.requires_grad else None)
+        ctx.save_for_forward(x, cos, sin)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -120,6 +121,19 @@ class _Rotation(torch.autograd.Function):
             grad_cos = (g1 * x1 + g2 * x2).sum_to_size(cos.shape)
             grad_sin = (g2 * x1 - g1 * x2).sum_to_size(sin.shape)
         return grad_x, grad_cos, grad_sin, None
+
+    @staticmethod
+    def jvp(ctx, x_tangent, cos_tangent, sin_tangent, _):
+        x, cos, sin = ctx.saved_tensors
+        out = torch.zeros_like(x) if x_tangent is None else _rotate(x_tangent, cos, sin, ctx.layout)
+        if cos_tangent is None and sin_tangent is None:
+            return out
+        pairs = cos.shape[-1]
+        cos_tangent = torch.zeros_like(cos) if cos_tangent is None else cos_tangent
+        sin_tangent = torch.zeros_like(sin) if sin_tangent is None else sin_tangent
+        turned = _rotate(x, cos_tangent, sin_tangent, ctx.layout)
+        # Components that are not rotated do not depend on the table.
+        return out + torch.cat([turned[..., : 2 * pairs], torch.zeros_like(turned[..., 2 * pairs :])], dim=-1)
 
     @staticmethod
     def vmap(info, in_dims, x, cos, sin, layout):

@@ -12,7 +12,7 @@ from kexue_lib.attention.lookup_task import lookup_accuracy, lookup_batches
 from kexue_lib.checkpoints import rounded, save
 from kexue_lib.data import ngram_entropy, python_source
 from kexue_lib.pretrain import pretrain
-from kexue_lib.training import fit
+from kexue_lib.training import fit, warmup_linear
 
 STEPS, LOOKUP_STEPS = 365, 500
 
@@ -38,6 +38,7 @@ def lookup_run(conv_width: int, d_model: int, n_heads: int, steps: int) -> dict:
         lookup_batches(),
         optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3),
         steps=steps,
+        schedule=warmup_linear(steps, warmup=20),
         log_every=10,
     )
     seconds, accuracy = time.process_time() - start, {}
