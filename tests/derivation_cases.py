@@ -325,5 +325,30 @@ says("Bernoulli", (1 + t) ** 3 > 1 + 3 * t, (1 + x) ** 3 > 1 + 3 * x)
 says("double root off the grid", x**2 - 2 * sqrt(2) * x + 2 >= 0, x**2 - 2 * sqrt(2) * x + 2 > 0)
 says("meeting at the cosine's fixed slope", exp(x) * exp(-1) >= x, exp(x) * exp(-Q(101, 100)) >= x)
 says("meeting on a curve", exp(x) + y**2 - 2 * y * exp(x / 2) >= 0, exp(x) + y**2 - 2 * y * exp(x / 2) > 0)
+says(
+    "meeting at one irrational point",
+    (x - y) ** 2 + (y - sqrt(3)) ** 2 >= 2 * sqrt(2) * (x - y) - 2,
+    (x - y) ** 2 + (y - sqrt(3)) ** 2 > 2 * sqrt(2) * (x - y) - 2,
+)
+says("Jensen for the exponential", exp((x + y) / 2) <= (exp(x) + exp(y)) / 2, exp((x + y) / 2) < (exp(x) + exp(y)) / 2)
+says("slope of squareplus", (1 + x / root) / 2 < 1, (1 + x / root) / 2 < 1 - Q(1, 10**4))
+says("sum by comparison", sp.Sum(1 / k**2, (k, 1, n)) <= 2 - 1 / n, sp.Sum(1 / k**2, (k, 1, n)) < 2 - 1 / n)
+says("entropy above collision", -a * log(a) >= a * (1 - a), -a * log(a) > a * (1 - a))
+eq(
+    "tilted Gaussian mean",
+    sp.Integral(x * exp(x) * exp(-(x**2) / (2 * s**2)) / (s * sqrt(2 * pi)), (x, -oo, oo)),
+    s**2 * exp(s**2 / 2),
+    s * exp(s**2 / 2),
+)
+eq(
+    "Fourier orthogonality for all frequencies",
+    sp.Integral(exp(sp.I * pi * n * x) * exp(-sp.I * pi * m * x), (x, -1, 1)),
+    0,
+    0,
+    given=[sp.Ne(n, m)],
+    wrong_given=[],
+)
+P_A = A * (A.T * A).I * A.T
+eq("projector onto columns", P_A * P_A, P_A, P_A.T * 2)
 says("small dip", x**2 - 2 * x + 1 + Q(1, 10**6) > 0, (x - Q(217, 100)) ** 2 > Q(1, 10**6))
 says("growing sum", sp.Sum(1 / k, (k, 1, n)) >= 1, sp.Sum(1 / k, (k, 1, n)) > 1)

@@ -21,7 +21,9 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 from torch import Tensor
 
+from kexue_lib.attention.core import attention
 from kexue_lib.distributions import smooth_topk
+from kexue_lib.positions import rope
 
 ALL_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -63,7 +65,8 @@ class OpInfo:
             and no gradient may be NaN.
         dtypes: supported floating dtypes.
         tolerance: absolute and relative error allowed, in units of the dtype's eps.
-        second_derivative, vmap, compiles: whether the operator claims these.
+        half_tolerance: the same for the half types, where a kernel may round what lies between.
+        second_derivative, forward_mode, vmap, compiles: whether the operator claims these.
     """
 
     name: str
@@ -73,7 +76,9 @@ class OpInfo:
     extreme: Callable[[], Iterable[Sample]] = tuple
     dtypes: tuple[torch.dtype, ...] = ALL_DTYPES
     tolerance: float = 64.0
+    half_tolerance: float = 2.0
     second_derivative: bool = True
+    forward_mode: bool = True
     vmap: bool = True
     compiles: bool = True
 
@@ -258,4 +263,77 @@ SMOOTH_TOPK = [
     ),
 ]
 
-OPS: list[OpInfo] = [*SMOOTH_TOPK]
+
+# -- rotary embedding and attention -----------------------------------------------------------------------------------
+
+
+def rotated(x: Tensor, layout: str, inverse: bool) -> Tensor:
+    """Rotate by positions 0, 1, … with six of eight components turning."""
+    positions = torch.arange(x.shape[-2], device=x.device)
+    cos, sin = rope.cos_sin(positions, rope.inverse_frequencies(6, 50.0), dtype=torch.float64)
+    return rope.apply_rotary(
+        x, *(t.to(torch.promote_types(x.dtype, torch.float32)) for t in (cos, sin)), layout=layout, inverse=inverse
+    )
+
+
+def rotation_matrices(x: np.ndarray, layout: str, inverse: bool) -> np.ndarray:
+    out = np.empty_like(x)
+    for m in range(x.shape[-2]):
+        matrix = np.eye(x.shape[-1])
+        for i in range(3):
+            a, b = (i, i + 3) if layout == "half" else (2 * i, 2 * i + 1)
+            angle = (-m if inverse else m) * 50.0 ** (-i / 3)
+            matrix[[a, a, b, b], [a, b, a, b]] = [math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)]
+        out[..., m, :] = x[..., m, :] @ matrix.T
+    return out
+
+
+def dense_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, causal: bool, window: int | None) -> np.ndarray:
+    heads, length, total = q.shape[-3], q.shape[-2], k.shape[-2]
+    k, v = (np.repeat(t, heads // t.shape[-3], axis=-3) for t in (k, v))
+    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
+    distance = np.arange(length)[:, None] + total - length - np.arange(total)
+    hidden = np.zeros((length, total), bool)
+    if causal:
+        hidden = (distance < 0) | (distance >= (window or total + length))
+    elif window:
+        hidden = abs(distance) >= window
+    scores = np.where(hidden, -np.inf, scores)
+    return softmax(scores, axis=-1) @ v
+
+
+def queries_keys_values() -> Iterator[Sample]:
+    shapes = [(2, 3, 3, True, None), (1, 4, 6, True, 3), (1, 1, 5, True, None), (2, 3, 4, False, 2)]
+    for seed, (kv_heads, length, total, causal, window) in enumerate(shapes):
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [(2, 2, length, 4), (2, kv_heads, total, 4), (2, kv_heads, total, 3)]
+        inputs = tuple(torch.randn(size, dtype=torch.float64, generator=generator) for size in sizes)
+        yield Sample(inputs, {"causal": causal, "window": window})
+
+
+SEQUENCES = [
+    *(
+        OpInfo(
+            f"apply_rotary_{layout}{'_inverse' if inverse else ''}",
+            partial(rotated, layout=layout, inverse=inverse),
+            partial(rotation_matrices, layout=layout, inverse=inverse),
+            lambda: [
+                Sample((torch.randn(2, 3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),))
+            ],
+            lambda: [Sample((torch.tensor([0.0, -0.0, 1e30, -1e-30], dtype=torch.float64).repeat(2, 1, 2),))],
+        )
+        for layout, inverse in itertools.product(("half", "interleaved"), (False, True))
+    ),
+    OpInfo(
+        "attention",
+        attention,
+        dense_attention,
+        queries_keys_values,
+        # PyTorch's fused kernels round the weights to the half type, and have neither second nor forward derivatives.
+        half_tolerance=8.0,
+        second_derivative=False,
+        forward_mode=False,
+    ),
+]
+
+OPS: list[OpInfo] = [*SMOOTH_TOPK, *SEQUENCES]
