@@ -241,6 +241,7 @@ def _quadrature(integral: sp.Integral, digits: int) -> sp.Expr:
         raise NoValue(f"{integral} has no limits")
     variable, lower, upper = limit
     integrand = sp.Integral(integral.function, *inner) if inner else integral.function
+    integrand, variable = integrand.xreplace({variable: (real := sp.Dummy("t", real=True))}), real
     if lower == upper:
         return sp.Integer(0)
     sign = 1
@@ -275,12 +276,22 @@ def _adaptive(f: Any, cuts: list[Any], digits: int) -> Any:
         for left, right in itertools.pairwise(points)
     ]
     size = max(abs(f(point)) for point in inner) or mpmath.mpf(1)
-    for dps in (mpmath.mp.dps, 2 * mpmath.mp.dps + 20):  # singular ends need the digits twice over
+    fine = 2 * mpmath.mp.dps + 20  # singular ends need the digits twice over
+    for dps in (fine,) if any(_singular(f, end) for end in points) else (mpmath.mp.dps, fine):
         with mpmath.workdps(dps):
             total, error = mpmath.quad(lambda t: f(t) / size, points, error=True, maxdegree=11)
         if error <= mpmath.mpf(10) ** -(digits - 5) * max(abs(total), 1):
             return total * size
     raise NoValue("quadrature does not converge")
+
+
+def _singular(f: Any, end: Any) -> bool:
+    if abs(end) == mpmath.inf:
+        return False
+    try:
+        return not mpmath.isfinite(f(end))
+    except (ZeroDivisionError, ValueError, OverflowError):
+        return True
 
 
 def _oscillating(f: Any, integrand: sp.Expr, variable: sp.Symbol, cuts: list[Any], digits: int) -> Any:

@@ -44,6 +44,11 @@ class Domain:
             for total in part.atoms(sp.Sum, sp.Product):
                 for limit in total.limits:
                     self.limits |= set().union(*(bound.free_symbols for bound in limit[1:]))
+        # narrow or wide integrands cost quadrature most of its digits
+        self.tame = {
+            symbol for part in parts for integral in part.atoms(sp.Integral) for symbol in integral.free_symbols
+        }
+        self.wide = all(_is_algebraic(part) for part in parts)
         self.matrix_facts = [fact for fact in given if isinstance(fact, sp.AppliedPredicate)]
         self.conditions = [fact for fact in given if fact not in self.matrix_facts]
         self.solved = self._solve_equations()
@@ -151,21 +156,23 @@ class Domain:
         if lower > -sp.oo and upper < sp.oo:
             return lower + (upper - lower) * sp.Rational(draw.randint(1, 999), 1000) if lower < upper else lower
         if lower > -sp.oo:
-            value = lower + self._size()
+            value = lower + self._size(symbol)
         elif upper < sp.oo:
-            value = upper - self._size()
+            value = upper - self._size(symbol)
         elif symbol.is_extended_real:
-            value = self._size() * draw.choice([-1, 1])
+            value = self._size(symbol) * draw.choice([-1, 1])
         elif symbol.is_imaginary:
-            value = sp.I * self._size() * draw.choice([-1, 1])
+            value = sp.I * self._size(symbol) * draw.choice([-1, 1])
         else:
-            value = self._size() * draw.choice([-1, 1])
+            value = self._size(symbol) * draw.choice([-1, 1])
             if draw.random() < 0.7:
-                value += sp.I * self._size() * draw.choice([-1, 1])
+                value += sp.I * self._size(symbol) * draw.choice([-1, 1])
         return value * sp.sqrt(2) if symbol.is_irrational else value
 
-    def _size(self) -> sp.Rational:
-        low, high = (-1, 1) if self.random.random() < 0.6 else (-4, 3)
+    def _size(self, symbol: sp.Symbol) -> sp.Rational:
+        if self.wide and self.random.random() < 0.2:
+            return sp.Integer(10) ** self.random.choice((-12, -9, -6, 5, 7, 9, 12)) * self.random.randint(1, 9)
+        low, high = (-1, 1) if self.random.random() < 0.6 or symbol in self.tame else (-4, 3)
         exponent = self.random.randint(low, high - 1)
         return sp.Rational(self.random.randint(101, 999), 100) * sp.Integer(10) ** exponent
 
@@ -240,6 +247,17 @@ class Domain:
             skew = value - value.T
             value = (sp.eye(rows) - skew) * (sp.eye(rows) + skew).inv()
         return sp.ImmutableMatrix(value)
+
+
+def _is_algebraic(statement: Any) -> bool:
+    """Only sums, products, rational powers and absolute values: cheap to evaluate far out."""
+    tame = (sp.Abs, sp.Max, sp.Min, sp.sign, sp.re, sp.im, sp.conjugate)
+    functions = statement.atoms(sp.Function)
+    return (
+        all(isinstance(function, tame) for function in functions)
+        and all(power.exp.is_Rational and abs(power.exp) <= 8 for power in statement.atoms(sp.Pow))
+        and not statement.has(sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.MatrixSymbol, sp.IndexedBase)
+    )
 
 
 def solve_for_one(gap: sp.Expr, excluded: set[sp.Symbol]) -> tuple[sp.Symbol | None, list[sp.Expr]]:

@@ -88,11 +88,15 @@ def _equality_routes(lhs: Any, rhs: Any, given: Sequence[Any]) -> Iterator[Route
         if gap.has(sp.Derivative, sp.Subs):
             yield "differentiating", lambda: _vanishes(_differentiated(gap))
         yield "comparing term by term", lambda: _termwise(gap)
+        if gap.has(sp.Integral):
+            yield "completing the square", lambda: _by_squares(gap)
         yield "induction over the upper limit", lambda: _induction(gap)
         yield "evaluating sums, integrals and limits", lambda: _vanishes(gap.doit())
         yield "evaluating sums, integrals and limits", lambda: _vanishes(_integrated(gap))
         yield "differentiating both sides", lambda: _same_derivative(gap)
         yield "simplifying", lambda: sp.simplify(gap) == 0
+        if given:
+            yield "evaluating under the conditions", lambda: _vanishes(_without_excluded(gap.doit(), given))
         return
     for words, transform in _SIMPLIFICATIONS:
         yield words, lambda transform=transform: transform(gap) == 0
@@ -172,6 +176,44 @@ def _integrated(gap: sp.Expr) -> sp.Expr:
     return gap.replace(lambda e: isinstance(e, sp.Integral), evaluated).doit()
 
 
+def _by_squares(gap: sp.Expr) -> bool:
+    """Integrals of a polynomial times exp(-a x^2 + b x + c) over the real line, with x shifted by b / (2 a)."""
+
+    def evaluated(integral: sp.Integral) -> sp.Expr:
+        x, *ends = integral.limits[0]
+        parts = sp.Mul.make_args(sp.powsimp(sp.factor_terms(integral.function)))
+        exponent = sp.expand(sum(part.args[0] for part in parts if isinstance(part, sp.exp)))
+        factor = sp.Mul(*(part for part in parts if not isinstance(part, sp.exp)))
+        if len(integral.limits) > 1 or ends != [-sp.oo, sp.oo] or not factor.is_polynomial(x):
+            return integral
+        if not exponent.is_polynomial(x) or sp.degree(exponent, x) != 2:
+            return integral
+        curvature, slope, constant = (sp.simplify(part) for part in sp.Poly(exponent, x).all_coeffs())
+        if not (-curvature).is_positive:
+            return integral
+        shift = -slope / (2 * curvature)
+        moments = sp.Poly(sp.expand(factor.subs(x, x + shift)), x).terms()
+        even = ((power // 2, value) for (power,), value in moments if power % 2 == 0)
+        rate = -curvature  # the moments of exp(-rate x^2)
+        total = sum(value * sp.gamma(k + sp.S.Half) / rate ** (k + sp.S.Half) for k, value in even)
+        return total * sp.exp(constant - slope**2 / (4 * curvature))
+
+    form = gap.replace(lambda e: isinstance(e, sp.Integral), evaluated)
+    return not form.has(sp.Integral) and _vanishes(form)
+
+
+def _without_excluded(gap: sp.Expr, given: Sequence[Any]) -> sp.Expr:
+    """Drop the pieces whose condition a given inequality `a != b` excludes."""
+    excluded = [c.lhs - c.rhs for condition in given for c in sp.And.make_args(condition) if isinstance(c, sp.Ne)]
+
+    def impossible(condition: Any) -> bool:
+        ratios = [sp.simplify((condition.lhs - condition.rhs) / gap) for gap in excluded]
+        return any(ratio.is_nonzero for ratio in ratios)
+
+    gap = gap.replace(lambda e: isinstance(e, sp.Eq), lambda e: sp.false if impossible(e) else e)
+    return gap.replace(lambda e: isinstance(e, sp.Ne), lambda e: sp.true if impossible(e) else e)
+
+
 def _termwise(gap: sp.Expr) -> bool:
     """Sums (or integrals) over the same range, whose terms cancel."""
     terms = sp.Add.make_args(sp.expand(gap, deep=False))
@@ -200,6 +242,22 @@ def _termwise(gap: sp.Expr) -> bool:
 
 def _induction(gap: sp.Expr) -> bool:
     """The statement holds at the smallest value of the upper limit and follows from each value for the next."""
+    for total, n, last in _running_sums(gap):
+        known = sp.Dummy("S")
+        form = gap.xreplace({total: known})
+        hypothesis = sp.solve(form, known)
+        if len(hypothesis) != 1:
+            continue
+        base = _smallest(n)
+        combined = known + last if isinstance(total, sp.Sum) else known * last
+        step = form.subs(n, n + 1).xreplace({known: combined}).xreplace({known: hypothesis[0]})
+        if base is not None and _vanishes(gap.subs(n, base).doit()) and _vanishes(step):
+            return True
+    return False
+
+
+def _running_sums(gap: sp.Expr) -> Iterator[tuple[sp.Expr, sp.Symbol, sp.Expr]]:
+    """Sums and products that grow by one known term when an integer in their upper limit grows by one."""
     for total in sorted(gap.atoms(sp.Sum, sp.Product), key=sp.default_sort_key):
         if len(total.limits) != 1:
             continue
@@ -209,18 +267,7 @@ def _induction(gap: sp.Expr) -> bool:
                 continue
             if any(other != total and other.has(n) for other in gap.atoms(sp.Sum, sp.Product, sp.Integral)):
                 continue
-            known = sp.Dummy("S")
-            form = gap.xreplace({total: known})
-            hypothesis = sp.solve(form, known)
-            if len(hypothesis) != 1:
-                continue
-            base = _smallest(n)
-            last = total.function.xreplace({index: upper.subs(n, n + 1)})
-            combined = known + last if isinstance(total, sp.Sum) else known * last
-            step = form.subs(n, n + 1).xreplace({known: combined}).xreplace({known: hypothesis[0]})
-            if base is not None and _vanishes(gap.subs(n, base).doit()) and _vanishes(step):
-                return True
-    return False
+            yield total, n, total.function.xreplace({index: upper.subs(n, n + 1)})
 
 
 def _smallest(n: sp.Symbol) -> sp.Integer | None:
@@ -292,12 +339,27 @@ def _order_routes(large: sp.Expr, small: sp.Expr, strict: bool, given: Sequence[
     gap = large - small
     yield "the sign of the difference", lambda: prove_sign(gap, strict, given)
     if gap.has(sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative):
+        yield "induction over the upper limit", lambda: _order_by_induction(gap, strict, given)
         yield "the sign of the evaluated difference", lambda: prove_sign(gap.doit(), strict, given)
     if large.has(sp.log) or small.has(sp.log):
         yield (
             "exponentials of both sides",
             lambda: _real(large, small) and prove_sign(_exponential(large) - _exponential(small), strict, given),
         )
+
+
+def _order_by_induction(gap: sp.Expr, strict: bool, given: Sequence[Any]) -> bool:
+    """The difference is positive at the smallest upper limit and does not fall from each value to the next."""
+    for total, n, last in _running_sums(gap):
+        known = sp.Dummy("S", real=True)
+        form = gap.xreplace({total: known})
+        growth = sp.expand(form.subs(n, n + 1).xreplace({known: known + last}) - form)
+        base = _smallest(n)
+        if base is None or growth.has(known) or not isinstance(total, sp.Sum):
+            continue
+        if prove_sign(gap.subs(n, base).doit(), strict, given) and prove_sign(growth, False, given):
+            return True
+    return False
 
 
 def _real(*sides: sp.Expr) -> bool:

@@ -8,6 +8,7 @@ import sympy as sp
 from kexue_lib.derivation_points import Domain, Point
 
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.MatrixSymbol, sp.Indexed)
+_SIDE = mpmath.mpf(1) / 1024
 _REACH = 60  # coordinates beyond it are left to the random points: there sides may meet to all digits computed
 
 
@@ -58,7 +59,7 @@ class Descent:
                 value = self._value(lowest)
                 if value < 0:
                     found.append(self._point([sp.Rational(str(mpmath.nstr(x, 20))) for x in lowest]))
-                if self.strict and value < mpmath.mpf("1e-8") * max(self.size(*lowest), mpmath.mpf("1e-20")):
+                if self.strict and value < mpmath.mpf("1e-8") * max(self.size(*lowest), self.size(*start)):
                     found += self._touching(lowest)
         return found
 
@@ -95,31 +96,52 @@ class Descent:
         return best
 
     def _touching(self, lowest: list[Any]) -> list[Point]:
-        """Points near `lowest` at which the two sides meet, to 50 digits."""
+        """A point near `lowest` at which the two sides meet, to 50 digits."""
         with mpmath.workdps(60):
-            for i, symbol in enumerate(self.symbols):
-                others = [sp.Rational(str(mpmath.nstr(x, 3))) for x in lowest]
-                fixed = {s: v for s, v in zip(self.symbols, others) if s is not symbol}
-                gap = self.gap_expression.subs(fixed)
-                slope = sp.lambdify(symbol, sp.diff(gap, symbol), modules="mpmath")
-                value = sp.lambdify(symbol, gap, modules="mpmath")
-                try:
-                    root = mpmath.findroot(
-                        slope, (lowest[i], lowest[i] * (1 + mpmath.mpf("1e-6")) + mpmath.mpf("1e-7"))
-                    )
-                    near, beside = abs(value(root)), abs(value(root + mpmath.mpf("1e-3")))
-                except (ValueError, ZeroDivisionError, OverflowError, TypeError, ArithmeticError):
+            for moving in [*([i] for i in range(len(lowest))), list(range(len(lowest)))][
+                : None if len(lowest) > 1 else 1
+            ]:
+                start = [x if i in moving else mpmath.mpf(mpmath.nstr(x, 3)) for i, x in enumerate(lowest)]
+                fixed = {s: sp.Rational(mpmath.nstr(x, 3)) for i, (s, x) in enumerate(zip(self.symbols, lowest))}
+                free = [self.symbols[i] for i in moving]
+                gap = self.gap_expression.subs({s: v for s, v in fixed.items() if s not in free})
+                root = _stationary(gap, free, [start[i] for i in moving])
+                if root is None or max(abs(x - start[i]) for x, i in zip(root, moving)) > mpmath.mpf("0.1"):
                     continue
-                # In a tail both are small; where the sides meet only the first is.
-                rounded = [mpmath.mpf(other.p) / other.q for other in others]
-                sides = (mpmath.mpf("1e-3"), mpmath.mpf("-1e-3"))
-                around = [[*rounded[:i], root + side, *rounded[i + 1 :]] for side in sides]
-                interior = all(self._value(point) is not None for point in around)
-                if interior and near <= mpmath.mpf("1e-35") * beside and abs(root - lowest[i]) < mpmath.mpf("0.1"):
-                    exact = [sp.Float(root, 55) if s is symbol else v for s, v in zip(self.symbols, others)]
-                    return [self._point(exact)]
+                if self._meets(
+                    gap, free, root, [dict(zip(moving, root)).get(i, x) for i, x in enumerate(start)], moving
+                ):
+                    return [self._point([*(fixed | {s: sp.Float(x, 55) for s, x in zip(free, root)}).values()])]
         return []
+
+    def _meets(self, gap: sp.Expr, free: list[Any], root: list[Any], point: list[Any], moving: list[int]) -> bool:
+        """Whether the difference is zero at `root` and grows beside it: in a tail it would be small at both."""
+        value = sp.lambdify(free, gap, modules="mpmath")
+        near = abs(value(*root))
+        for position, i in enumerate(moving):
+            beside = [abs(value(*_moved(root, position, side))) for side in (_SIDE, -_SIDE)]
+            interior = all(self._value(_moved(point, i, side)) is not None for side in (_SIDE, -_SIDE))
+            if not interior or near > mpmath.mpf("1e-35") * min(beside):
+                return False
+        return True
 
     def _point(self, coordinates: list[sp.Expr]) -> Point:
         point: Point = dict(zip(self.symbols, coordinates))
         return point | {symbol: expression.subs(point) for symbol, expression in self.solved.items()}
+
+
+def _moved(point: list[Any], i: int, side: Any) -> list[Any]:
+    return [*point[:i], point[i] + side, *point[i + 1 :]]
+
+
+def _stationary(gap: sp.Expr, symbols: list[Any], start: list[Any]) -> list[Any] | None:
+    """Where the gradient vanishes, by Newton's method from `start`."""
+    gradient = [sp.diff(gap, symbol) for symbol in symbols]
+    try:
+        if len(symbols) == 1:
+            slope = sp.lambdify(symbols, gradient[0], modules="mpmath")
+            return [mpmath.findroot(slope, (start[0], start[0] * (1 + mpmath.mpf("1e-6")) + mpmath.mpf("1e-7")))]
+        root = mpmath.findroot(sp.lambdify(symbols, gradient, modules="mpmath"), start)
+        return [root[i] for i in range(len(symbols))]
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError, ArithmeticError):
+        return None

@@ -153,19 +153,21 @@ def _has_sign(expression: sp.Expr, strict: bool, depth: int) -> bool:
     expression = sp.sympify(expression)
     if expression.has(sp.nan, sp.zoo):
         return False
-    seen: set[sp.Expr] = set()
+    seen: list[sp.Expr] = []
     for form in _forms(expression):
         if form in seen:
             continue
-        seen.add(form)
+        seen.append(form)
         if _obvious(form, strict) or _by_factors(form, strict, depth):
             return True
-    for form in list(seen):
-        if _by_coefficients(form, strict) or _by_discriminant(form, strict, depth + 1):
+    for form in seen:
+        if _by_coefficients(form, strict) or _by_discriminant(form, strict, depth + 1) or _by_radical(form, strict):
             return True
-    if expression.free_symbols and len(expression.free_symbols) == 1 and _by_range(expression, strict):
+    if _by_range(expression, strict):
         return True
-    return depth > 0 and any(_by_slope(expression, strict, symbol, depth) for symbol in _real_symbols(expression))
+    if depth > 0 and any(_by_slope(expression, strict, symbol, depth) for symbol in _real_symbols(expression)):
+        return True
+    return any(_by_factors(form, strict, depth, ranges=True) for form in seen)
 
 
 def _forms(expression: sp.Expr) -> Iterator[sp.Expr]:
@@ -176,7 +178,25 @@ def _forms(expression: sp.Expr) -> Iterator[sp.Expr]:
         yield sp.factor(sp.together(rooted))
         expression = rooted
     yield sp.factor(sp.together(sp.expand(expression.rewrite(sp.exp))))
+    in_new = _in_new_exponentials(expression)
+    if in_new != expression:
+        yield sp.factor(sp.together(in_new))
     yield sp.factor(sp.simplify(expression))
+
+
+def _in_new_exponentials(expression: sp.Expr) -> sp.Expr:
+    """exp(x), exp(x/2), … of a real x as powers of one positive unknown."""
+    form = sp.expand(expression.rewrite(sp.exp), complex=False)
+    for symbol in _real_symbols(form):
+        waves = [wave for wave in form.atoms(sp.exp) if wave.has(symbol)]
+        factors = [wave.args[0] / symbol for wave in waves]
+        if not waves or not all(factor.is_Rational for factor in factors):
+            continue
+        unit = sp.Rational(1, sp.ilcm(1, *(factor.q for factor in factors)))
+        base = sp.Dummy(f"exp_{symbol.name}", positive=True)
+        replaced = form.xreplace({wave: base ** (factor / unit) for wave, factor in zip(waves, factors)})
+        form = form if replaced.has(symbol) else replaced
+    return form
 
 
 def _without_roots(expression: sp.Expr) -> sp.Expr:
@@ -200,7 +220,7 @@ def _obvious(expression: sp.Expr, strict: bool) -> bool:
     return bool(expression.is_positive if strict else expression.is_nonnegative)
 
 
-def _by_factors(expression: sp.Expr, strict: bool, depth: int) -> bool:
+def _by_factors(expression: sp.Expr, strict: bool, depth: int, ranges: bool = False) -> bool:
     """A product, each of whose factors has a known sign."""
     numerator, denominator = sp.fraction(expression)
     factors = [*sp.Mul.make_args(numerator), *sp.Mul.make_args(denominator)]
@@ -216,9 +236,9 @@ def _by_factors(expression: sp.Expr, strict: bool, depth: int) -> bool:
                 return False
             continue
         below = factor in sp.Mul.make_args(denominator)
-        if _part(factor, strict or below, depth):
+        if _part(factor, strict or below, depth, ranges):
             continue
-        if _part(-factor, strict or below, depth):
+        if _part(-factor, strict or below, depth, ranges):
             negative += 1
             continue
         return False
@@ -229,11 +249,13 @@ def _nonzero(expression: sp.Expr, depth: int) -> bool:
     return _part(expression, True, depth) or _part(-expression, True, depth)
 
 
-def _part(expression: sp.Expr, strict: bool, depth: int) -> bool:
+def _part(expression: sp.Expr, strict: bool, depth: int, ranges: bool = False) -> bool:
     return (
         _obvious(expression, strict)
         or _by_coefficients(expression, strict)
         or _by_discriminant(expression, strict, depth)
+        or _by_radical(expression, strict)
+        or (ranges and _by_range(expression, strict))
         or (depth > 0 and any(_by_slope(expression, strict, symbol, depth - 1) for symbol in _real_symbols(expression)))
     )
 
@@ -273,8 +295,23 @@ def _sub(expression: sp.Expr, strict: bool, depth: int) -> bool:
     )
 
 
+def _by_radical(expression: sp.Expr, strict: bool) -> bool:
+    """c sqrt(A) + B with c > 0 exceeds zero where c^2 A > B^2."""
+    if not expression.is_Add:
+        return False
+    for root in (p for p in expression.atoms(sp.Pow) if p.exp == sp.S.Half and p.base.is_positive):
+        outside, rest = expression.coeff(root), expression.coeff(root, 0)
+        if outside.is_positive and not outside.has(root) and sp.expand(expression - outside * root - rest) == 0:
+            form = sp.factor(sp.expand(outside**2 * root.base - rest**2))
+            if _obvious(form, strict) or _by_coefficients(form, strict):
+                return True
+    return False
+
+
 def _by_range(expression: sp.Expr, strict: bool) -> bool:
     """One real unknown: the range of values that SymPy's calculus finds."""
+    if len(expression.free_symbols) != 1:
+        return False
     (symbol,) = expression.free_symbols
     if not symbol.is_extended_real or symbol.is_integer or expression.has(sp.Sum, sp.Integral, sp.Product):
         return False

@@ -147,7 +147,7 @@ def bars(
     errors: Mapping[str, Mapping[str, float]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw grouped bars with their values written on them.
+    """Draw grouped bars, with their values written on them where there are few.
 
     Args:
         groups: series → (category → height). All series have the same categories.
@@ -176,7 +176,8 @@ def bars(
         at = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
         deviation = [errors[series][n] for n in names] if errors else None
         drawn = ax.bar(at, [float(heights[n]) for n in names], width * 0.92, yerr=deviation, capsize=3, label=series)
-        ax.bar_label(drawn, fmt="%.3g", fontsize=9, padding=2)
+        if len(groups) * len(names) <= 10:  # more would overlap
+            ax.bar_label(drawn, fmt="%.3g", fontsize=9, padding=2)
     ax.set_xticks(np.arange(len(names)), names)
     ax.grid(axis="x", visible=False)
     ax.margins(y=0.12)

@@ -330,6 +330,7 @@ says(
     (x - y) ** 2 + (y - sqrt(3)) ** 2 >= 2 * sqrt(2) * (x - y) - 2,
     (x - y) ** 2 + (y - sqrt(3)) ** 2 > 2 * sqrt(2) * (x - y) - 2,
 )
+says("far out", sqrt(x**2 + b) > sp.Abs(x), sqrt(x**2 + b) > sp.Abs(x) + Q(1, 10**10))
 says("Jensen for the exponential", exp((x + y) / 2) <= (exp(x) + exp(y)) / 2, exp((x + y) / 2) < (exp(x) + exp(y)) / 2)
 says("slope of squareplus", (1 + x / root) / 2 < 1, (1 + x / root) / 2 < 1 - Q(1, 10**4))
 says("sum by comparison", sp.Sum(1 / k**2, (k, 1, n)) <= 2 - 1 / n, sp.Sum(1 / k**2, (k, 1, n)) < 2 - 1 / n)
