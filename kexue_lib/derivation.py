@@ -24,7 +24,11 @@ _VERDICTS = ("reproduced", "holds at small scale", "does not hold", "slip in the
 
 @dataclass(frozen=True)
 class Claim:
-    """One checked statement: LaTeX `statement`, and how it is known (`evidence`: proved, checked or measured)."""
+    """One checked statement, as the ledger lists it.
+
+    `label` counts the chapter's claims from C1, `statement` is LaTeX with the conditions, `evidence` is "proved",
+    "checked" or "measured", `scope` says for which case, and `method` how the evidence was found.
+    """
 
     chapter: str
     label: str

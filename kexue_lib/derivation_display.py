@@ -1,4 +1,7 @@
-"""How a derivation's steps look: LaTeX that MathJax typesets everywhere, plain text, and the MIME bundles."""
+"""How a derivation's steps look: LaTeX that MathJax typesets everywhere, plain text, and the MIME bundles.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 import re
 import sys

@@ -1,4 +1,7 @@
-"""The numerical evidence for one statement, and the errors that refuse it."""
+"""The numerical evidence for one statement, and the errors that refuse it.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 import time
 from collections.abc import Sequence

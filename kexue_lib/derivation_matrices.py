@@ -1,4 +1,7 @@
-"""Identities between matrix expressions of symbolic shape, proved as identities of non-commuting words."""
+"""Identities between matrix expressions of symbolic shape, proved as identities of non-commuting words.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""The value of an expression to many digits, and whether a statement is true at one point."""
+"""The value of an expression to many digits, and whether a statement is true at one point.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 import itertools
 from typing import Any, NamedTuple

@@ -1,4 +1,7 @@
-"""Points of the domain that the symbols' assumptions and the given conditions allow, structured ones first."""
+"""Points of the domain that the symbols' assumptions and the given conditions allow, structured ones first.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 import functools
 import operator
@@ -48,6 +51,7 @@ class Domain:
         self.tame = {
             symbol for part in parts for integral in part.atoms(sp.Integral) for symbol in integral.free_symbols
         }
+        self.breaks = _break_points(parts)
         self.wide = all(_is_algebraic(part) for part in parts)
         self.matrix_facts = [fact for fact in given if isinstance(fact, sp.AppliedPredicate)]
         self.conditions = [fact for fact in given if fact not in self.matrix_facts]
@@ -94,10 +98,11 @@ class Domain:
     def _structured(self) -> Iterator[Point]:
         for _ in range(40 if self.solved else 0):  # points of the equations that solving them may have lost
             yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.symbols}
-        for value in _STRUCTURED:  # all symbols equal
-            yield dict.fromkeys(self.free, value)
-        for _ in range(60):
-            yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.free}
+        values = [*_STRUCTURED[:3], *self.breaks, *_STRUCTURED[3:]]
+        for i in range(60):
+            if i % 2 == 0 and i // 2 < len(values):
+                yield dict.fromkeys(self.free, values[i // 2])  # all symbols equal
+            yield {symbol: self.random.choice(values) for symbol in self.free}
         for _ in range(20):  # two symbols equal, the others random
             point = self._draw()
             if point and len(self.free) > 1:
@@ -247,6 +252,14 @@ class Domain:
             skew = value - value.T
             value = (sp.eye(rows) - skew) * (sp.eye(rows) + skew).inv()
         return sp.ImmutableMatrix(value)
+
+
+def _break_points(parts: Sequence[Any]) -> list[sp.Expr]:
+    """Numbers at which the pieces of a statement change, and their neighbours."""
+    kinds = (Relational, sp.Abs, sp.Max, sp.Min, sp.sign, sp.Heaviside, sp.KroneckerDelta)
+    edges = {number for part in parts for atom in part.atoms(*kinds) for number in atom.atoms(sp.Rational)}
+    edges = sorted(edge for edge in edges if abs(edge) > 1)[:4]
+    return [edge + side for edge in edges for side in (0, 1, -1)]
 
 
 def _is_algebraic(statement: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Symbolic proofs by SymPy's own machinery: each route that succeeds says so in words, none of them guesses."""
+"""Symbolic proofs by SymPy's own machinery: each route that succeeds says so in words, none of them guesses.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,5 +1,9 @@
-"""A search for the point where an inequality comes closest to failing, between the points of a random test."""
+"""A search for the point where an inequality comes closest to failing, between the points of a random test.
 
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import mpmath
@@ -17,6 +21,7 @@ class Descent:
 
     def __init__(self, relation: Any, domain: Domain) -> None:
         self.domain = domain
+        self.reach = _REACH * (10**10 if domain.wide else 1)
         self.strict = isinstance(relation, (sp.StrictLessThan, sp.StrictGreaterThan))
         self.solved = {symbol: values[0] for symbol, values in domain.solved.items()}
         gap = (relation.gts - relation.lts).subs(self.solved)
@@ -50,10 +55,10 @@ class Descent:
         found: list[Point] = []
         if not self.possible:
             return found
-        with mpmath.workdps(20):
+        with mpmath.workdps(40 if self.domain.wide else 20):
             starts = [[mpmath.mpf(p[s].evalf(30)) for s in self.symbols] for p in self.domain.points(16)]
-            starts = [start for start in starts if max(map(abs, start)) < _REACH and self._value(start) is not None]
-            starts = sorted(starts, key=self._value)[:3]
+            starts = [start for start in starts if max(map(abs, start)) < self.reach and self._value(start) is not None]
+            starts = [*sorted(starts, key=self._value)[:2], *starts[1::6][:2]]
             for start in starts:
                 lowest = self._descend(start)
                 value = self._value(lowest)
@@ -65,7 +70,7 @@ class Descent:
 
     def _value(self, coordinates: list[Any]) -> Any:
         """The difference at a point of the domain, None outside of it."""
-        if max(map(abs, coordinates)) > _REACH:
+        if max(map(abs, coordinates)) > self.reach:
             return None
         try:
             if any(mpmath.re(bound(*coordinates)) <= 0 for bound in self.above):
@@ -82,18 +87,26 @@ class Descent:
         step = [max(abs(x), mpmath.mpf(1) / 10) / 2 for x in best]
         for _ in range(45):
             moved = False
-            for i in range(len(best)):
-                for sign in (1, -1):
-                    trial = [*best[:i], best[i] + sign * step[i], *best[i + 1 :]]
-                    new = self._value(trial)
-                    if new is not None and new < value:
-                        best, value, moved = trial, new, True
-                        break
+            for trial in self._moves(best, step):
+                new = self._value(trial)
+                if new is not None and new < value:
+                    best, value, moved = trial, new, True
             if not moved:
                 step = [s / 3 for s in step]
                 if max(step) < mpmath.mpf("1e-12"):
                     break
         return best
+
+    def _moves(self, point: list[Any], step: list[Any]) -> Iterator[list[Any]]:
+        """Steps along each axis and along the diagonals to the next one, and far steps by a factor."""
+        for i in range(len(point)):
+            for sign in (1, -1):
+                yield _moved(point, i, sign * step[i])
+            for factor in (4, -1):
+                yield _moved(point, i, (factor - 1) * point[i])
+            j = (i + 1) % len(point)
+            for one, other in ((1, 1), (1, -1), (-1, 1), (-1, -1)) if j != i else ():
+                yield _moved(_moved(point, i, one * step[i]), j, other * step[j])
 
     def _touching(self, lowest: list[Any]) -> list[Point]:
         """A point near `lowest` at which the two sides meet, to 50 digits."""

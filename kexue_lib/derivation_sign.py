@@ -1,4 +1,7 @@
-"""Proofs that an expression is positive or non-negative under its symbols' assumptions and given conditions."""
+"""Proofs that an expression is positive or non-negative under its symbols' assumptions and given conditions.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""A limit on the CPU seconds that one computation may take, in any thread and on any platform."""
+"""A limit on the CPU seconds that one computation may take, in any thread and on any platform.
+
+Part of :mod:`kexue_lib.derivation`, which is the place to call.
+"""
 
 import _thread
 import ctypes

@@ -112,7 +112,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Train as the command line says and print what came out, on the first process."""
+    """Train as the command line says and print what came out.
+
+    Every process of a launch runs this; the first one prints.
+    """
     start, options = time.perf_counter(), vars(parser().parse_args())
     result = pretrain(**options)
     if not dist.is_initialized() or dist.get_rank() == 0:

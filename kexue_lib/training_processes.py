@@ -1,6 +1,6 @@
 """Devices and processes of a training run: Accelerate's settings, sharding, and state gathered from all processes.
 
-Parts of :mod:`kexue_lib.training`, which is the place to call.
+Part of :mod:`kexue_lib.training`, which is the place to call.
 """
 
 from __future__ import annotations

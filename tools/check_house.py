@@ -10,10 +10,13 @@ from pathlib import Path
 
 import notebooks
 
-MAX_CELL_LINES, MAX_FILE_LINES, MIN_CLAIMS, MIN_FIGURES, MAX_BYTES = 30, 450, 8, 3, 1_000_000
+MAX_CELL_LINES, MAX_FILE_LINES, MAX_TEST_LINES = 30, 450, 650
+MIN_CLAIMS, MIN_FIGURES, MAX_BYTES = 8, 3, 1_000_000
 SECTIONS = ("in your own code", "against the field", "beyond the article", "exercises", "references")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tmp"}
-UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError(\(\))?\s*$", re.M)
+# A module that says so belongs to another one, whose functions are the ones to call and to document in full.
+INNER = re.compile(r"^Parts? of :mod:`kexue_lib", re.M)
 BOOK_IN_NOTEBOOK = re.compile(r"^(```\{|:::|\{[a-z]+\}`)", re.M)
 
 
@@ -83,12 +86,14 @@ def module_faults(path: Path) -> list[str]:
     text, found = path.read_text(encoding="utf-8"), []
     if path.stem in EMPTY_NAMES:
         found.append("has a name that says nothing")
-    if text.count("\n") > MAX_FILE_LINES:
-        found.append(f"has {text.count(chr(10))} lines; more than {MAX_FILE_LINES} want splitting by meaning")
+    limit = MAX_TEST_LINES if "tests" in path.relative_to(notebooks.ROOT).parts else MAX_FILE_LINES
+    if (lines := text.count("\n")) > limit:
+        found.append(f"has {lines} lines; more than {limit} want splitting by meaning")
     if UNFINISHED.search(text) and path != Path(__file__).resolve():
         found.append(f"is unfinished: {UNFINISHED.search(text).group(0)}")
-    if "kexue_lib" in path.relative_to(notebooks.ROOT).parts:
-        for node in ast.parse(text).body:
+    tree = ast.parse(text)
+    if "kexue_lib" in path.relative_to(notebooks.ROOT).parts and not INNER.search(ast.get_docstring(tree) or ""):
+        for node in tree.body:
             if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
                 continue
             doc = ast.get_docstring(node) or ""

@@ -71,25 +71,34 @@ def install() -> None:
     Raises:
         SystemExit: the environment could not be created, or pip failed.
     """
-    try:
-        venv.EnvBuilder(with_pip=True, clear=ENVIRONMENT.exists() and not (ENVIRONMENT / "pyvenv.cfg").exists()).create(
-            ENVIRONMENT
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        fail(
-            f"the environment .venv could not be created ({error}).",
-            "on Debian and Ubuntu: sudo apt-get install python3-venv; if the disk is full, free some space; "
-            "then `make clean` and again.",
-        )
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not _works(python):
+        try:
+            venv.EnvBuilder(with_pip=True, clear=True).create(ENVIRONMENT)
+        except (OSError, subprocess.CalledProcessError) as error:
+            fail(
+                f"the environment .venv could not be created ({error}).",
+                "on Debian and Ubuntu: sudo apt-get install python3-venv; if the disk is full, free some space; "
+                "then `make clean` and again.",
+            )
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "-q"]
     for arguments in (["-r", "requirements.lock"], ["--no-deps", "-e", "."]):
-        if subprocess.run([*pip, *arguments], cwd=ROOT).returncode:
+        quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # of the build, about editable installs
+        if subprocess.run([*pip, *arguments], cwd=ROOT, env=quiet).returncode:
             fail(
                 "pip could not install the pinned packages (its message is above).",
                 "check the network connection and the free disk space, then run the same make command again; "
                 "it goes on where it stopped.",
             )
+
+
+def _works(python: Path) -> bool:
+    """Whether an environment is there, whole, and of this Python: then only its packages have to be brought up."""
+    if not python.exists():
+        return False
+    probe = "import pip, sys; print(sys.version_info[:2])"
+    shown = subprocess.run([str(python), "-c", probe], capture_output=True, text=True)
+    return shown.stdout.strip() == str(sys.version_info[:2])
 
 
 def main() -> None:

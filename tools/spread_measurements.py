@@ -46,11 +46,12 @@ def tables(results: dict, phrases: list[str]) -> str:
         rows = [f"| {t['name']} | {t['milliseconds']:.2f} | {t['ratio']:.2f} |" for t in comparison["timings"]]
         head = [f"*{comparison['title']}*", "", f"| | milliseconds | × {comparison['baseline']} |", "|:---|---:|---:|"]
         parts.append("\n".join([*head, *rows]))
+    how = "Times are medians over interleaved rounds, ratios medians of the ratios within a round"
     peers = ", ".join(f"{name} {version}" for name, version in results["peers"].items())
     setting = f"{results['machine']['cpu']}, one thread, PyTorch {results['machine']['torch']}" + f", {peers}" * bool(
         peers
     )
-    return "\n\n".join(parts) + f"\n\nMedians of interleaved rounds, {results['measured']}, {setting}.\n"
+    return "\n\n".join(parts) + f"\n\n{how}; {results['measured']}, {setting}.\n"
 
 
 def filled(text: str) -> str:

@@ -8,6 +8,8 @@ and multiplies numbers that are not negative, so nothing cancels.
 Inside the tree a polynomial lies along dimension 0, nodes along dimension 1 and rows of the batch along dimension 2:
 a coefficient of all nodes and rows is one contiguous block. A node of 2ʲ leaves holds min(2ʲ, k) + 1 coefficients, so
 that a tree over n leaves costs O(nk) operations and O(n log k) memory.
+
+Part of :mod:`kexue_lib.distributions.smooth_topk`, which is the place to call.
 """
 
 from __future__ import annotations

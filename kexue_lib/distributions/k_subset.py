@@ -4,6 +4,8 @@ S is the set of successes of independent Bᵢ ~ Bernoulli(σ(xᵢ − c)), given
 such that Σσ(xᵢ − c) ≈ k, the condition has a probability near 1/√(2π Σσ(1 − σ)) and never a tiny one: that makes
 products of probabilities in linear space safe in float32 at any spread of x. Orders above n/2 are computed through the
 complement of S. Scores come in float32 or float64; `kexue_lib.distributions.smooth_topk` has the public functions.
+
+Part of :mod:`kexue_lib.distributions.smooth_topk`, which is the place to call.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Loops of fused multiply-adds over one factor's coefficients on the CPU; one gathered product where launching kernels or
 the nodes of a graph are what costs: on a GPU and under `torch.compile`.
+
+Part of :mod:`kexue_lib.distributions.smooth_topk`, which is the place to call.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 All solvers work on y = x − x₍ₖ₎, the scores seen from the k-th largest: near the threshold the difference is exact, and
 a common offset of the scores costs no digits.
+
+Part of :mod:`kexue_lib.distributions.smooth_topk`, which is the place to call.
 """
 
 from __future__ import annotations

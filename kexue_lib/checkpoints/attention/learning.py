@@ -54,7 +54,10 @@ def lookup_run(conv_width: int, d_model: int, n_heads: int, steps: int) -> dict:
 
 
 def main() -> None:
-    """Run all and store the curves."""
+    """Run all and store the curves.
+
+    One thread, so that the seconds are comparable; about three minutes.
+    """
     torch.set_num_threads(1)
     start = time.process_time()
     result = pretrain(steps=STEPS, log_every=5, evaluate_every=50, progress=True)
