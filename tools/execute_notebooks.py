@@ -41,16 +41,20 @@ class PeakMemory(threading.Thread):
     def run(self) -> None:
         """Sample every 50 ms; a child that comes and goes between two samples is too short to matter."""
         while not self._stop_now.wait(0.05):
-            try:
-                family = [self.process, *self.process.children(recursive=True)]
-                self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
-            except psutil.Error:
-                continue
+            self._sample()
+
+    def _sample(self) -> None:
+        try:
+            family = [self.process, *self.process.children(recursive=True)]
+            self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
+        except psutil.Error:  # a child ended between listing and reading
+            pass
 
     def stop(self) -> int:
         """Return the peak in bytes and end the thread."""
         self._stop_now.set()
         self.join()
+        self._sample()
         return self.peak
 
 
