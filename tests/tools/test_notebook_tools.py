@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -127,6 +128,7 @@ def test_nbval_notices_a_claim_that_is_not_the_stored_one(tmp_path, change):
     )
     path = tmp_path / "chapter.ipynb"
     path.write_text(json.dumps(notebook(cell(code))))
+    shutil.copy(notebooks.ROOT / "conftest.py", tmp_path)  # the settings that the chapters are tested with
     run(path)
 
     def nbval():
