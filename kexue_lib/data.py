@@ -321,6 +321,7 @@ def ngram_entropy(corpus: UInt8[Tensor, " n"], n: Literal[1, 2]) -> float:
     Raises:
         ValueError: ``n`` is neither 1 nor 2, or the corpus is shorter than ``n``.
 
+    >>> import math
     >>> round(ngram_entropy(torch.tensor([0, 1] * 50, dtype=torch.uint8), 1) / math.log(2), 6)
     1.0
     """

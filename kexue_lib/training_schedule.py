@@ -84,6 +84,7 @@ def make_scheduler(schedule: Schedule | None, optimizer: Optimizer) -> LRSchedul
     Raises:
         TypeError: the schedule returns neither a number nor a scheduler.
 
+    >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=2.0)
     >>> make_scheduler(lambda step: 0.5, optimizer).get_last_lr()
     [1.0]
