@@ -139,7 +139,8 @@ _FACTS = r"""async () => {
     silent: [...document.images].filter((i) => !i.alt.trim()).map((i) => i.src),
     pageWidth: document.documentElement.scrollWidth,
     cut: [...article.querySelectorAll("*")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1
-      && !e.closest("pre, div.math, .table-scroll, dt.sig, mjx-container")).map((e) => e.outerHTML.slice(0, 80)),
+      && !e.closest("pre, div.math, .table-scroll, .pst-scrollable-table-container, dt.sig, mjx-container"))
+      .map((e) => e.outerHTML.slice(0, 80)),
     theme: document.documentElement.dataset.theme,
   };
 }"""
