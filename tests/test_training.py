@@ -307,16 +307,19 @@ KILLS = textwrap.dedent(
         torch.save((weights(out.model), weights(out.ema), out.history["loss"]), folder + ".pt")
         os._exit(0)
 
+    begin = time.perf_counter()
     os.waitpid(life("whole"), 0)
+    whole = time.perf_counter() - begin
     moments, steps, kills = random.Random(0), [], 0
     while kills < 20 and not os.path.exists("killed.pt"):
         file = os.path.join("killed", FILE)
         before = os.stat(file).st_mtime_ns if os.path.exists(file) else 0
         pid = life("killed")
-        # Wait until this life has written something, then kill it at a random moment of what follows.
+        # Wait until this life has written something, then kill it at a random moment of what follows, which lasts a
+        # little longer than from one checkpoint to the next: a hundred make the whole, so twenty lives cannot end it.
         while not os.path.exists(file) or os.stat(file).st_mtime_ns == before:
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.1))
+        time.sleep(moments.uniform(0, whole / 80))
         os.kill(pid, signal.SIGKILL)
         kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         steps.append(read_checkpoint("killed")["step"])  # whole after every kill
