@@ -15,18 +15,18 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from kexue_lib.training_checkpoint import check_same_run, read_checkpoint, write_checkpoint
 from kexue_lib.training_processes import (
+    Accelerator,
     each_shard,
     full_optimizer_state,
     full_state,
+    gather_object,
     load_optimizer_state,
     load_state,
     make_accelerator,

@@ -6,14 +6,33 @@ Part of :mod:`kexue_lib.training`, which is the place to call.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 from torch.optim import Optimizer
+
+with warnings.catch_warnings():  # Accelerate imports tqdm's notebook bar, which complains where ipywidgets is missing
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import gather_object
+
+__all__ = [
+    "Accelerator",
+    "each_shard",
+    "full_optimizer_state",
+    "full_state",
+    "gather_object",
+    "load_optimizer_state",
+    "load_state",
+    "make_accelerator",
+    "plain",
+    "shard",
+    "wants_sharding",
+]
 
 
 def make_accelerator(precision: str, device: torch.device | str | None) -> Accelerator:
