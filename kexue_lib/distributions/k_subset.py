@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kexue_lib.distributions.elementary_symmetric import bernoulli_count, bernoulli_marginals, sample_given_count
-from kexue_lib.distributions.threshold_topk import balance, from_kth_largest, kth_largest, tilt
+from kexue_lib.distributions.threshold_topk import TILT_STEPS, balance, kth_largest, scaled, tilt
 
 
 def marginals(x: Tensor, k: int, tau: float | Tensor = 1.0) -> Tensor:
@@ -48,11 +48,13 @@ def log_inverse_odds(others: Tensor, x: Tensor, k: int, tau: float | Tensor = 1.
     n = others.shape[-1]
     if 2 * k > n + 1:  # e_k(w) / e_{k−1}(w) = e_{n−k}(1/w) / e_{n−k+1}(1/w)
         return -log_inverse_odds(-others, -x, n - k + 1, tau)
-    y = from_kth_largest(others, k, tau)
+    anchor, _ = kth_largest(others, k)
+    y = scaled(others, anchor, tau)
     # At a mean of k − ½ both k − 1 and k successes are likely, whatever the spread: 2k − 1 of all entries doubled.
-    level = balance(y.detach().repeat_interleave(2, dim=-1), 2 * k - 1, "sigmoid", steps=2)
+    doubled = y.detach().repeat_interleave(2, dim=-1)
+    level = balance(doubled, kth_largest(doubled, 2 * k - 1)[1], "sigmoid", TILT_STEPS)
     count = bernoulli_count(y - level, k)
-    target = (x - kth_largest(others, k)) / tau
+    target = (x - anchor) / tau
     return (level - target).squeeze(-1) + count[..., k].log() - count[..., k - 1].log()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import hardshrink, pad
 
 _GATHER_LIMIT = 1 << 26  # elements that one gathered product may take
+_SMALL = 1 << 13  # results of so few elements cost more in Python than in arithmetic
 _SHORT = 8  # sums of so few products are faster done than guarded against subnormal numbers
 
 
@@ -116,7 +117,7 @@ def _batch_last(info, in_dims, *tensors: Tensor) -> list[Tensor]:
 
 
 def _convolve(a: Tensor, b: Tensor, size: int) -> Tensor:
-    if a.is_cuda and size * a.numel() <= _GATHER_LIMIT:
+    if _gathers(a, size):
         return _gathered_convolve(a, b, size)
     up, down = _scale(a.dtype) if min(len(a), len(b)) > _SHORT else (1.0, 1.0)
     b = b * up
@@ -129,7 +130,7 @@ def _convolve(a: Tensor, b: Tensor, size: int) -> Tensor:
 
 
 def _correlate(g: Tensor, b: Tensor, size: int) -> Tensor:
-    if g.is_cuda and size * b.numel() <= _GATHER_LIMIT:
+    if _gathers(b, size):
         return _gathered_correlate(g, b, size)
     up, down = _scale(g.dtype) if min(len(g), len(b)) > _SHORT else (1.0, 1.0)
     factors = (b[: len(g)] * up).unbind()
@@ -138,6 +139,11 @@ def _correlate(g: Tensor, b: Tensor, size: int) -> Tensor:
         part = g[j : j + size]
         out[: len(part)].addcmul_(factor, part)
     return out if up == 1 else hardshrink(out, up * torch.finfo(g.dtype).tiny).mul_(down)
+
+
+def _gathers(factor: Tensor, size: int) -> bool:
+    work = size * factor.numel()
+    return work <= _GATHER_LIMIT and (factor.is_cuda or work <= _SMALL * len(factor))
 
 
 def _gathered_convolve(a: Tensor, b: Tensor, size: int) -> Tensor:

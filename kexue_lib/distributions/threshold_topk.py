@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _FAR = 1e4  # scores this many temperatures from the k-th largest are as good as infinitely far: e^{−5000} = 0
 _STEPS = 5  # four reach rounding on everything that the tests try, one is in reserve
-_TILT_STEPS = 2  # a tilt only keeps P(ΣB = k) away from 0
+TILT_STEPS = 2  # a tilt only keeps P(ΣB = k) away from 0
 
 
 def log_odds(x: Tensor, k: int, tau: float | Tensor, f: str) -> Tensor:
@@ -32,8 +32,9 @@ def log_odds(x: Tensor, k: int, tau: float | Tensor, f: str) -> Tensor:
     """
     if _mirrored(x, k, f):
         return -log_odds(-x, x.shape[-1] - k, tau, f)
-    y = from_kth_largest(x, k, tau)
-    return y - _differentiable(y, k, f)
+    anchor, index = kth_largest(x, k)
+    y = scaled(x, anchor, tau)
+    return y - _differentiable(y, index, f)
 
 
 def tilt(x: Tensor, k: int, tau: float | Tensor) -> Tensor:
@@ -43,31 +44,32 @@ def tilt(x: Tensor, k: int, tau: float | Tensor) -> Tensor:
     """
     if _mirrored(x, k, "sigmoid"):
         return -tilt(-x, x.shape[-1] - k, tau)
-    y = from_kth_largest(x, k, tau)
-    return y - balance(y.detach(), k, "sigmoid", _TILT_STEPS)
+    anchor, index = kth_largest(x, k)
+    y = scaled(x, anchor, tau)
+    return y - balance(y.detach(), index, "sigmoid", TILT_STEPS)
 
 
 def solution(x: Tensor, k: int, f: str) -> Tensor:
     """The differentiable λ (..., 1) with Σf(x − λ) = k, of scores in float32 or float64 without clamping."""
     if _mirrored(x, k, f):
         return -solution(-x, x.shape[-1] - k, f)
-    anchor, limit = kth_largest(x, k), torch.finfo(x.dtype).max / 8
-    return anchor + _differentiable((x - anchor).clamp(-limit, limit), k, f)
+    (anchor, index), limit = kth_largest(x, k), torch.finfo(x.dtype).max / 8
+    return anchor + _differentiable((x - anchor).clamp(-limit, limit), index, f)
 
 
-def from_kth_largest(x: Tensor, k: int, tau: float | Tensor) -> Tensor:
-    """(x − x₍ₖ₎)/τ with x₍ₖ₎ a constant, clamped before the division so that no temperature makes it infinite."""
+def kth_largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """x₍ₖ₎ (..., 1) as a constant, finite unless NaN, and the indices (..., k) of the k largest in any order."""
+    largest, index = x.detach().topk(k, dim=-1, sorted=False)
+    limit = torch.finfo(x.dtype).max
+    return largest.amin(-1, keepdim=True).clamp(-limit, limit), index
+
+
+def scaled(x: Tensor, anchor: Tensor, tau: float | Tensor) -> Tensor:
+    """(x − anchor)/τ, clamped before the division so that no temperature makes it infinite."""
     tiny = torch.finfo(x.dtype).tiny
     tau = tau.to(x.dtype).clamp(min=tiny) if isinstance(tau, Tensor) else max(tau, tiny)
     reach = _FAR * (tau.detach() if isinstance(tau, Tensor) else tau)
-    return (x - kth_largest(x, k)).clamp(-reach, reach) / tau
-
-
-def kth_largest(x: Tensor, k: int) -> Tensor:
-    """x₍ₖ₎ (..., 1) as a constant, finite unless NaN."""
-    largest = x.detach().topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    limit = torch.finfo(x.dtype).max
-    return largest.clamp(-limit, limit)
+    return (x - anchor).clamp(-reach, reach) / tau
 
 
 def _mirrored(x: Tensor, k: int, f: str) -> bool:
@@ -75,20 +77,22 @@ def _mirrored(x: Tensor, k: int, f: str) -> bool:
     return f in _CURVES and 2 * k > x.shape[-1]
 
 
-def _differentiable(y: Tensor, k: int, f: str) -> Tensor:
+def _differentiable(y: Tensor, index: Tensor, f: str) -> Tensor:
     fixed = y.detach()
     if f == "minexp":
-        level = minexp_threshold(fixed, k)
+        level = minexp_threshold(fixed, index)
     elif f == "clip":
-        level = clip_threshold(fixed, k)
+        level = clip_threshold(fixed, index.shape[-1])
     else:
-        level = balance(fixed, k, f, _STEPS)
+        level = balance(fixed, index, f, _STEPS)
     if torch.compiler.is_compiling():  # graphs have first derivatives only: the article's stop-gradient form
         return level + (RESPONSES[f].weights(fixed - level) * (y - fixed)).sum(-1, keepdim=True)
     return ImplicitThreshold.apply(y, level, f)
 
 
-def balance(y: Float[Tensor, "*batch n"], k: int, f: str, steps: int) -> Float[Tensor, "*batch 1"]:
+def balance(
+    y: Float[Tensor, "*batch n"], index: Int[Tensor, "*batch k"], f: str, steps: int
+) -> Float[Tensor, "*batch 1"]:
     """Solve Σᵢ f(yᵢ − λ) = k for a symmetric f, 1 − f(u) = f(−u), by safeguarded Newton steps without sorting.
 
     Written as an equation between what the k largest lack of 1 and what the others exceed 0,
@@ -99,34 +103,38 @@ def balance(y: Float[Tensor, "*batch n"], k: int, f: str, steps: int) -> Float[T
 
     Args:
         y: scores (..., n), finite.
-        k: 1 ≤ k ≤ n/2.
+        index: places of the k largest in any order, 1 ≤ k < n.
         f: "sigmoid" or "laplace".
         steps: number of Newton steps, the same for all rows: nothing is read back from the device.
 
     Returns:
         λ (..., 1), not differentiable.
 
-    Cost: one unsorted `torch.topk` and O(n) per step.
+    Cost: O(n) per step.
     """
-    n = y.shape[-1]
-    curve = _CURVES[f]
-    top, index = y.topk(k, dim=-1, sorted=False)
+    n, k, curve = y.shape[-1], index.shape[-1], _CURVES[f]
+    top = y.gather(-1, index)
     rest = y.scatter(-1, index, -torch.inf)
     lowest, highest = top.amin(-1, keepdim=True), rest.amax(-1, keepdim=True)
     gap = lowest - highest
-    top, rest = (lowest - top).exp(), (rest - highest).exp()
+    top, rest = _exp(lowest - top), _exp(rest - highest)
     # λ = y₍ₖ₎ − α = y₍ₖ₊₁₎ + (g − α). The first guess is exact for f(u) = ½e^u below 0: a wide gap.
     alpha = 0.5 * (gap + top.sum(-1, keepdim=True).log() - rest.sum(-1, keepdim=True).log())
     # Equal scores put λ at an end of its interval: the margin keeps rounding from hiding it.
     low, high = 0.5 * gap - math.log(n - k) - 1, 0.5 * gap + math.log(k) + 1
     for _ in range(steps):
-        missing, missing_slope = curve(top, (-alpha).exp())
-        excess, excess_slope = curve(rest, (alpha - gap).exp())
+        missing, missing_slope = curve(top, _exp(-alpha))
+        excess, excess_slope = curve(rest, _exp(alpha - gap))
         imbalance = 2 * alpha - gap + (excess / missing).log()
         low, high = torch.where(imbalance < 0, alpha, low), torch.where(imbalance < 0, high, alpha)
         step = alpha - imbalance / (missing_slope / missing + excess_slope / excess)
         alpha = torch.where((step >= low) & (step <= high), step, 0.5 * (low + high))
     return lowest - alpha
+
+
+def _exp(t: Tensor) -> Tensor:
+    """e^t, not below eps^2.5, which is lost in any sum with 1 anyway: a CPU is slow on subnormal numbers."""
+    return t.clamp(min=2.5 * math.log(torch.finfo(t.dtype).eps)).exp()
 
 
 def _sigmoid_curve(v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +154,7 @@ def _laplace_curve(v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 _CURVES: dict[str, Callable] = {"sigmoid": _sigmoid_curve, "laplace": _laplace_curve}
 
 
-def minexp_threshold(y: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batch 1"]:
+def minexp_threshold(y: Float[Tensor, "*batch n"], index: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch 1"]:
     """Solve Σᵢ min(1, e^{yᵢ − λ}) = k exactly.
 
     With y descending and m saturated entries, λ = log Σ_{i>m} e^{yᵢ} − log(k − m), where m is the number of j < k with
@@ -154,15 +162,15 @@ def minexp_threshold(y: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*ba
 
     Args:
         y: scores (..., n), finite, with the k-th largest equal to 0.
-        k: 1 ≤ k ≤ n.
+        index: places of the k largest in any order.
 
     Returns:
         λ (..., 1), not differentiable.
 
-    Cost: one `torch.topk` of k entries and one sum of exponentials.
+    Cost: a sort of k entries and one sum of exponentials.
     """
-    top, index = y.topk(k, dim=-1)
-    tail = y.scatter(-1, index, -torch.inf).exp().sum(-1, keepdim=True).log()  # of numbers ≤ 0: no overflow
+    k, top = index.shape[-1], y.gather(-1, index).sort(dim=-1, descending=True).values
+    tail = _exp(y.scatter(-1, index, -torch.inf)).sum(-1, keepdim=True).log()  # of numbers ≤ 0: no overflow
     tails = torch.cat((top, tail), dim=-1).flip(-1).logcumsumexp(-1).flip(-1)[..., :k]
     remaining = torch.arange(k, 0, -1, device=y.device, dtype=y.dtype).log()
     saturated = (remaining + top > tails).sum(-1, keepdim=True).clamp(max=k - 1)

@@ -9,14 +9,16 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from distributions.ops_smooth_topk import bracketed_threshold, enumerated_loss, enumerated_marginals
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opinfo import as_users_call, bracketed_threshold, enumerated_loss, enumerated_marginals
+from opinfo import as_users_call
 from scipy import stats
 from scipy.special import expit
 from torch import Tensor
 
 from kexue_lib.distributions.k_subset import tilt
+from kexue_lib.distributions.polynomial_product import correlation, product
 from kexue_lib.distributions.smooth_topk import (
     SmoothTopK,
     grad_topk,
@@ -30,7 +32,7 @@ from kexue_lib.distributions.smooth_topk import (
     topk_cross_entropy,
 )
 
-settings.register_profile("deterministic", deadline=None, derandomize=True)
+settings.register_profile("deterministic", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("deterministic")
 
 RESPONSES = ("sigmoid", "laplace", "minexp", "clip")
@@ -177,7 +179,6 @@ def test_temperature_divides_the_scores_and_is_learnable(method: str):
 # -- GradTopK ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
 @every_case
 def test_grad_topk_is_the_inclusion_probability_of_a_random_subset(case):
     x, k = case
@@ -268,6 +269,13 @@ def test_float32_gradient_is_accurate_at_every_spread():
             torch.testing.assert_close(actual.double(), expected, rtol=0, atol=2e-5)
 
 
+def test_tiny_values_keep_their_digits_in_float32():
+    """Across a gap of 80 the values are near 1e-35; half of the exponent is in σ(x − λ), half in the count."""
+    x = normal(300, 64, seed=9) - 80.0 * (torch.arange(64) >= 20)
+    torch.testing.assert_close(grad_topk(x.float(), 20).double(), grad_topk(x, 20), rtol=1e-4, atol=0)
+    torch.testing.assert_close(thre_topk(x.float(), 20).double(), thre_topk(x, 20), rtol=1e-4, atol=0)
+
+
 def test_tilted_count_is_never_improbable():
     """The count k of independent Bernoulli variables whose mean is k has a probability of at least 1/(n + 1)."""
     for n, k, std in itertools.product((2, 10, 300), (1, 7, 150), (0.0, 1.0, 30.0, 1e3)):
@@ -286,6 +294,19 @@ def test_sigmoid_threshold_is_grad_topk_without_conditioning():
         gaps.append((grad_topk(x, n // 4) - thre_topk(x, n // 4)).abs().amax(-1).mean().item())
     slopes = np.diff(np.log(gaps)) / np.log(8)
     assert np.all(np.abs(slopes + 1) < 0.15)
+
+
+@pytest.mark.parametrize("columns", [1, 700])  # a gathered product, a loop of fused multiply-adds
+@pytest.mark.parametrize(("left", "right", "degree"), [(1, 2, 2), (3, 3, 4), (20, 20, 38), (33, 33, 32), (5, 40, 20)])
+def test_products_are_convolutions_and_correlations_their_transposes(left: int, right: int, degree: int, columns: int):
+    a, b, g = normal(left, columns, seed=1), normal(right, columns, seed=2), normal(degree + 1, columns, seed=3)
+    convolved = [np.convolve(x, y)[: degree + 1] for x, y in zip(a.mT.numpy(), b.mT.numpy())]
+    padded = torch.from_numpy(np.stack([np.pad(c, (0, degree + 1 - len(c))) for c in convolved])).mT
+    torch.testing.assert_close(product(a, b, degree), padded, rtol=1e-12, atol=1e-12)
+    inner = (g * padded).sum(0)
+    torch.testing.assert_close((a * correlation(g, b, left)).sum(0), inner, rtol=1e-10, atol=1e-10)
+    inputs = (a[:, :2].clone().requires_grad_(), b[:, :2].clone().requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda a, b: product(a, b, degree), inputs)
 
 
 # -- log_elementary_symmetric, hard_topk, iterative_topk --------------------------------------------------------------
@@ -338,7 +359,6 @@ def test_weighted_iteration_tends_to_one_and_a_half():
 
 
 @every_response
-@settings(max_examples=60)
 @every_case
 def test_threshold_solves_its_equation(f: str, case):
     x, k = case
@@ -366,6 +386,15 @@ def test_newton_steps_suffice_for_every_shape_of_scores(f: str):
             for k in {1, 2, n // 10, n // 2, n - 2, n - 1} & set(range(1, n)):
                 residual = (thre_topk(scores, k, f).sum(-1) - k).abs().max().item()
                 assert residual <= 1e-12 * k
+
+
+@pytest.mark.parametrize("f", ["sigmoid", "laplace"])
+def test_newton_steps_suffice_for_equal_scores(f: str):
+    """λ then lies at the very end of the interval that is searched."""
+    for n in range(2, 220):
+        for k in (1, n - 1):
+            p = thre_topk(torch.zeros(n, dtype=torch.float64), k, f)
+            torch.testing.assert_close(p, torch.full_like(p, k / n), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("f", ["sigmoid", "laplace"])
@@ -504,7 +533,6 @@ def test_samples_avoid_excluded_entries_and_take_overwhelming_ones():
     assert samples[:, [0, 3, 4]].any(0).all()
 
 
-@settings(max_examples=60)
 @given(case=ScoresAndK, index=st.integers(0, 8))
 def test_loss_is_the_negative_logarithm_of_the_marginal(case, index: int):
     x, k = case
