@@ -217,7 +217,7 @@ class Derivation:
         tolerance = " and ".join(
             [f"{100 * rtol:.6g} %"] * (rtol > 0) + [f"{atol:.6g} absolute"] * (atol > 0) or ["no tolerance"]
         )
-        row, plain = _measured_rows(expected, wanted)
+        row, plain = _measured_rows(expected, wanted, rtol, atol)
         method = f"a run agrees within {tolerance}"
         self._add(title, [row], "", plain, "measured", scope, method, 0.0)
         return observed
@@ -387,19 +387,27 @@ def _numbers(name: str, value: Any) -> list[Any]:
     return [number.real if number.imag == 0 else number]
 
 
-def _measured_rows(expected: Any, wanted: list[Any]) -> tuple[str, str]:
-    """The expected value, which is the same on every machine, as LaTeX and in words."""
+def _measured_rows(expected: Any, wanted: list[Any], rtol: float | int, atol: float | int) -> tuple[str, str]:
+    """The interval that the run hit, as LaTeX and in words: unlike the run's digits it is the same on every machine."""
+    if atol and not any(wanted):
+        return rf"|\text{{observed}}| \le {_scientific(f'{atol:.6g}')}", f"|observed| <= {atol:.6g}"
+    bounds = [(f"{100 * rtol:.6g}", r"\,\%", " %")] * (rtol > 0) + [(f"{atol:.6g}", "", "")] * (atol > 0)
+    interval = "".join(rf" \pm {_scientific(bound)}{unit}" for bound, unit, _ in bounds)
+    plain = "".join(f" +- {bound}{unit}" for bound, _, unit in bounds)
     if isinstance(expected, sp.Expr) and not expected.is_Number:
-        return rf"\text{{observed}} \approx {show.latex(expected)}", f"observed ~ {expected}"
+        return rf"\text{{observed}} = {show.latex(expected)}{interval}", f"observed = {expected}{plain}"
     if len(wanted) > 6:
-        return rf"\text{{{len(wanted)} observed values}} \approx \text{{expected}}", f"{len(wanted)} observed values"
+        many = f"{len(wanted)} observed values"
+        return rf"\text{{{many}}} = \text{{expected}}{interval}", f"{many} = expected{plain}"
     values = [f"{value:.6g}" for value in wanted]
     listed = r",\ ".join(_scientific(value) for value in values)
-    return rf"\text{{observed}} \approx {listed}", f"observed ~ {', '.join(values)}"
+    return rf"\text{{observed}} = {listed}{interval}", f"observed = {', '.join(values)}{plain}"
 
 
 def _scientific(value: str) -> str:
-    return re.sub(r"e([+-])0*(\d+)", lambda m: rf" \cdot 10^{{{m[1].strip('+')}{m[2]}}}", value)
+    power = lambda m: f"10^{{{m[1].strip('+')}{m[2]}}}"
+    value = re.sub(r"(?<![\d.])1e([+-])0*(\d+)", power, value)
+    return re.sub(r"e([+-])0*(\d+)", lambda m: rf" \cdot {power(m)}", value)
 
 
 def _plain(statement: Any) -> str:
