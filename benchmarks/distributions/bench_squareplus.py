@@ -88,7 +88,7 @@ def main() -> None:
     for dtype, size in ((torch.float32, 2**20), (torch.bfloat16, 2**22)):
         y, out = torch.randn(size).to(dtype), torch.empty(size, dtype=dtype)
         report.compare(
-            f"2^{size.bit_length() - 1} {str(dtype).removeprefix('torch.')}: value",
+            f"{size:,} {str(dtype).removeprefix('torch.')}: value",
             {
                 "squareplus": lambda y=y: squareplus(y),
                 "torch softplus": lambda y=y: functional.softplus(y),
