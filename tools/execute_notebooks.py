@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -30,8 +29,11 @@ MAX_SECONDS, MAX_BYTES_IN_MEMORY, MAX_BYTES_STORED = 60.0, 1.5e9, 1_000_000
 CELL_TIMEOUT = 300  # seconds; the budget is judged at the end, this only ends a cell that hangs
 
 
-class PeakMemory(threading.Thread):
-    """Watches the resident memory of a process and its children until it is stopped.
+class Watch(threading.Thread):
+    """Watches the resident memory and the CPU time of a process and its children until it is stopped.
+
+    On one thread, CPU time is how long a notebook takes on a machine that has nothing else to do; the wall clock
+    would depend on what else runs.
 
     Args:
         pid: the process.
@@ -39,7 +41,7 @@ class PeakMemory(threading.Thread):
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
-        self.process, self.peak, self._stop_now = psutil.Process(pid), 0, threading.Event()
+        self.process, self.peak, self.cpu, self._stop_now = psutil.Process(pid), 0, 0.0, threading.Event()
 
     def run(self) -> None:
         """Sample every 50 ms; a child that comes and goes between two samples is too short to matter."""
@@ -50,15 +52,18 @@ class PeakMemory(threading.Thread):
         try:
             family = [self.process, *self.process.children(recursive=True)]
             self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
+            times = [p.cpu_times() for p in family]
+            ended = times[0].children_user + times[0].children_system
+            self.cpu = max(self.cpu, ended + sum(t.user + t.system for t in times))
         except psutil.Error:  # a child ended between listing and reading
             pass
 
-    def stop(self) -> int:
-        """Return the peak in bytes and end the thread."""
+    def stop(self) -> tuple[int, float]:
+        """Return the peak in bytes and the CPU seconds, and end the thread."""
         self._stop_now.set()
         self.join()
         self._sample()
-        return self.peak
+        return self.peak, self.cpu
 
 
 def shrink_figures(notebook: dict) -> None:
@@ -86,7 +91,7 @@ def execute(path: Path, bar: tqdm) -> dict[str, float]:
         bar: advanced by one for each code cell.
 
     Returns:
-        ``seconds``, ``peak_mb``, ``stored_kb``.
+        ``seconds`` of CPU time, ``peak_mb``, ``stored_kb``.
 
     Raises:
         RuntimeError: an error, a warning, a machine path or a broken budget; the file is as before.
@@ -94,11 +99,10 @@ def execute(path: Path, bar: tqdm) -> dict[str, float]:
     content = nbformat.read(path, as_version=4)
     client = NotebookClient(content, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(path.parent)}})
     client.on_cell_complete = lambda cell, cell_index: bar.update(1)
-    start = time.perf_counter()
     # One thread each: notebooks run side by side, and a fixed number keeps floating-point sums the same everywhere.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with client.setup_kernel(env=environment):
-        watch = PeakMemory(client.km.provisioner.pid)
+        watch = Watch(client.km.provisioner.pid)
         watch.start()
         try:
             for index, cell in enumerate(content.cells):
@@ -106,8 +110,7 @@ def execute(path: Path, bar: tqdm) -> dict[str, float]:
         except CellExecutionError as error:
             raise RuntimeError(f"{notebooks.relative(path)}: {str(error)[-3000:]}") from None
         finally:
-            peak = watch.stop()
-    seconds = time.perf_counter() - start
+            peak, seconds = watch.stop()
     result = notebooks.normalise(json.loads(nbformat.writes(content)))
     shrink_figures(result)
     result["metadata"]["kexue"] = {**result["metadata"].get("kexue", {}), "fingerprint": notebooks.fingerprint(result)}

@@ -398,7 +398,6 @@ def test_newton_steps_suffice_for_equal_scores(f: str):
 
 
 @pytest.mark.parametrize("f", ["sigmoid", "laplace"])
-@settings(max_examples=80)
 @given(data=st.data())
 def test_newton_steps_suffice_for_clusters(f: str, data):
     """Clusters of very different size and distance are where the equation is most curved."""
