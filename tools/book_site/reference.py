@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import sys
@@ -15,13 +16,14 @@ from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from .bundles import inline
-from .pages import BookDirective
+from .pages import BookDirective, table
 
 LIBRARY = "kexue_lib"
 # `grad_topk`, `grad_topk(x, k)` and `smooth_topk.grad_topk` all name the same function in prose.
 NAMED = re.compile(r"(?:[\w.]+\.)?(\w+)(?:\([^()]*\))?")
 # What a docstring marks on purpose: code, math, strong words, fields such as :param x:.
 MARKED = re.compile(r"(``.+?``|:\w+(?:\s[^:]*)?:(?:`[^`]+`)?|`[^`]+`_{0,2}|\$[^$\s](?:[^$]*[^$\s])?\$|\*\*\w.*?\*\*)")
+INNER = re.compile(r"^Part of :mod:", re.M)
 UNINTENDED = re.compile(r"(?<!\\)[|*]|(?<=\w)_(?!\w)")
 
 
@@ -47,6 +49,31 @@ class ApiModules(BookDirective):
             self.state.nested_parse(StringList(text.splitlines(), source=""), self.content_offset, section)
             sections.append(section)
         return sections or [nodes.paragraph("", "Nothing is here yet.")]
+
+
+class PartFunctions(BookDirective):
+    """A table of what the chapters of one part provide, in reading order; the argument is the part's name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return one row for each public function and class: its name, and the first line of its docstring."""
+        part = self.arguments[0]
+        chapters = {chapter.module: chapter for chapter in self.written() if chapter.article.part == part}
+        known = modules(self.root, part)
+        rows = []
+        for name in [*(m for m in chapters if m in known), *(m for m in known if m not in chapters)]:
+            self.env.note_dependency(str(self.root / f"{name.replace('.', '/')}.py"))
+            for member, summary in members(name):
+                shown = nodes.literal("", member, classes=["xref"])
+                link = addnodes.pending_xref(
+                    "", shown, refdomain="py", reftype="obj", reftarget=f"{name}.{member}", refexplicit=True
+                )
+                link.attributes.update(refwarn=True, refdoc=self.env.docname)
+                pieces = summary.split("`")  # docstrings mark code by single or double backticks
+                words = [nodes.literal("", t) if i % 2 else nodes.Text(t) for i, t in enumerate(pieces) if t]
+                rows.append([[nodes.inline("", "", link, classes=["nobreak"])], words])
+        return [table(["In the library", "What it does"], rows)] if rows else []
 
 
 class LinkNames(SphinxPostTransform):
@@ -80,16 +107,34 @@ def modules(root: Path, package: str) -> list[str]:
         package: ``"distributions"``, or ``"."`` for the modules that all chapters share.
 
     Returns:
-        Dotted names, sorted. Beside ``derivation``, ``derivation_proof`` is how it works and no chapter's business.
+        Dotted names, sorted. A module that says it is part of another is how that one works and no reader's business.
     """
     folder = root / LIBRARY / package
-    names = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")]
+    paths = [path for path in folder.glob("*.py") if not path.stem.startswith("_")]
+    names = [path.stem for path in paths if not INNER.search(path.read_text(encoding="utf-8"))]
     if package == ".":
         names = [name for name in names if name.split("_")[0] not in names or "_" not in name]
     if package == "." and (folder / "checkpoints" / "__init__.py").is_file():
         names.append("checkpoints")
     prefix = LIBRARY if package == "." else f"{LIBRARY}.{package}"
     return [f"{prefix}.{name}" for name in sorted(names)]
+
+
+def members(module: str) -> list[tuple[str, str]]:
+    """Return the public functions and classes of a module with the first line of their docstrings.
+
+    Args:
+        module: dotted name; its ``__all__`` counts if it has one, else what it defines itself.
+    """
+    loaded = importlib.import_module(module)
+    own = lambda value: getattr(value, "__module__", None) == module
+    names = getattr(loaded, "__all__", None) or [n for n, v in vars(loaded).items() if n[0] != "_" and own(v)]
+    found = [(name, inspect.unwrap(getattr(loaded, name))) for name in names]
+    return [
+        (name, inspect.getdoc(value).split("\n\n")[0].replace("\n", " ").replace("``", "`"))
+        for name, value in found
+        if inspect.isfunction(value) or inspect.isclass(value)
+    ]
 
 
 def chapter_module(docname: str) -> str | None:
@@ -208,7 +253,7 @@ def _link_to_source(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Register ``{api-modules}`` and the links of both directions.
+    """Register ``{api-modules}``, ``{part-functions}`` and the links of both directions.
 
     Autodoc and napoleon read Google-style docstrings; each member links to its lines in the repository. Pages of
     source code would do too, but Sphinx imports PyTorch at every build to keep them up to date.
@@ -217,6 +262,7 @@ def setup(app: Sphinx) -> None:
         app.setup_extension(extension)
     app.connect("config-inited", _link_to_source)
     app.add_directive("api-modules", ApiModules)
+    app.add_directive("part-functions", PartFunctions)
     app.add_post_transform(LinkNames)
     app.connect("doctree-read", add_chapter_line)
     app.connect("autodoc-skip-member", skip_what_says_nothing)
