@@ -214,11 +214,9 @@ class Derivation:
                     title,
                     f"observed {value}, expected {target} (entry {index}): off by {gap:.3g}, rtol={rtol}, atol={atol}",
                 )
-        tolerance = " and ".join(
-            [f"{100 * rtol:.6g} %"] * (rtol > 0) + [f"{atol:.6g} absolute"] * (atol > 0) or ["no tolerance"]
-        )
+        bounds = [f"{100 * rtol:.6g} %"] * (rtol > 0) + [f"{atol:.6g} absolute"] * (atol > 0)
         row, plain = _measured_rows(expected, wanted, rtol, atol)
-        method = f"a run agrees within {tolerance}"
+        method = f"a run agrees within {' and '.join(bounds)}" if bounds else "a run agrees exactly"
         self._add(title, [row], "", plain, "measured", scope, method, 0.0)
         return observed
 

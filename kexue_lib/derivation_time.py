@@ -5,8 +5,10 @@ Part of :mod:`kexue_lib.derivation`, which is the place to call.
 
 import _thread
 import ctypes
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -53,11 +55,19 @@ class _Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        # Fires again until dismissed: an exception raised inside a destructor or a callback would be lost.
+        # Fires again until dismissed: an exception raised inside a destructor or a callback is reported and lost.
         while not self.gate.acquire(timeout=0.05):
-            if self.clock() > self.deadline:
+            if self.clock() > self.deadline and not self._in_a_destructor():
                 self._raise(OutOfTime)
         self.stopped = True
+
+    def _in_a_destructor(self) -> bool:
+        frame = sys._current_frames().get(self.thread_id)
+        while frame is not None:
+            if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+                return True
+            frame = frame.f_back
+        return False
 
     def dismiss(self) -> None:
         # Interruptible at every line until the watchdog has stopped, hence the loop; no Python-level lock is held.

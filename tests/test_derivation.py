@@ -227,6 +227,26 @@ def test_slow_proof_falls_through_to_checked():
     assert time.process_time() - start < 10
 
 
+def test_time_limit_spares_destructors():
+    finished = []
+
+    class Slow:
+        def __del__(self):
+            end = time.thread_time() + 0.3
+            while time.thread_time() < end:
+                pass
+            finished.append(True)
+
+    def work():
+        Slow()
+        while True:
+            pass
+
+    with pytest.raises(OutOfTime):
+        within(0.1, work)
+    assert finished == [True]
+
+
 def test_time_limit_counts_only_this_threads_work_and_never_leaks():
     def spin():
         while True:
