@@ -165,7 +165,7 @@ def main() -> int:
     if options.check or not chosen:
         print("\n".join(f"stale: {notebooks.relative(p)}" for p in chosen) or "every notebook's outputs are current")
         return int(bool(chosen))
-    cells = sum(len(notebooks.read(p)["cells"]) for p in chosen)
+    cells = sum(len(list(notebooks.code_cells(notebooks.read(p)))) for p in chosen)
     measured, failed = {}, []
     with (
         tqdm(total=cells, unit="cell", desc=f"{len(chosen)} notebooks") as bar,

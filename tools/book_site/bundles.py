@@ -101,7 +101,7 @@ def verdict_card(directive: SphinxDirective, verdict: dict[str, str]) -> nodes.c
     head += [nodes.inline("", "", *inline(directive, verdict["title"]), classes=["claim-title"]), nodes.Text(" ")]
     head += nodes.inline("", verdict["verdict"], classes=["badge-evidence", verdict_class(verdict["verdict"])])
     card += head
-    for name, value in (("The article", verdict["claimed"]), ("Our run", verdict["obtained"])):
+    for name, value in (("Claimed", verdict["claimed"]), ("Our run", verdict["obtained"])):
         row = nodes.paragraph(classes=["verdict-row"])
         row += [nodes.inline("", name, classes=["verdict-name"]), nodes.Text(" ")]
         row += nodes.inline("", "", *inline(directive, value), classes=["verdict-value"])
