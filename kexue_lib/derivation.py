@@ -44,7 +44,8 @@ class Derivation:
 
     Args:
         chapter: the chapter's slug, its key in the ledger.
-        time_limit: CPU seconds that the symbolic attempts at one step may take.
+        time_limit: CPU seconds that the symbolic attempts at one step may take; no single attempt gets more than half.
+            Several times what the slowest proof needs, or its evidence would depend on the machine.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -57,7 +58,7 @@ class Derivation:
     ('C1', 'proved')
     """
 
-    def __init__(self, chapter: str, *, time_limit: float | int = 5.0) -> None:
+    def __init__(self, chapter: str, *, time_limit: float | int = 15.0) -> None:
         _check_text("chapter", chapter)
         if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", chapter):
             raise ValueError(f"chapter must be a slug such as 'smooth_topk', got {chapter!r}")

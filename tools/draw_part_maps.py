@@ -5,14 +5,27 @@ Run ``python tools/draw_part_maps.py`` after a change; the drawings are committe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 
+from kexue_lib.attention.attention_config import AttentionConfig, kv_cache_elements
+from kexue_lib.attention.decoder_only import attention_matrix, head_masks
+from kexue_lib.attention.nbce import nbce_logits
+from kexue_lib.attention.softmax_robustness import (
+    attention_average,
+    effective_number,
+    noise_cv2,
+    perturbed_attention,
+)
+from kexue_lib.attention.tied_embedding import expected_initial_loss
 from kexue_lib.distributions.fourier_density import FourierDensity
 from kexue_lib.distributions.smooth_topk import grad_topk
 from kexue_lib.distributions.softmax_alternatives import entmax
@@ -24,51 +37,91 @@ BLUE, ORANGE, GREEN = PALETTE[:3]
 SCORES = torch.tensor([0.3, 1.6, -0.7, 2.1, 0.9, -1.4, 1.9, 0.1], dtype=torch.float64)
 
 
+# A place for each picture: the left and lower edge as fractions of the drawing.
+UPPER_LEFT, UPPER_RIGHT, LEFT, RIGHT, LOWER_RIGHT = (
+    (0.07, 0.71),
+    (0.57, 0.71),
+    (0.07, 0.385),
+    (0.57, 0.385),
+    (0.57, 0.06),
+)
+ACROSS_TOP, BACK_ACROSS = ((0.44, 0.80), (0.555, 0.80)), ((0.555, 0.475), (0.445, 0.475))
+DOWN_LEFT = ((0.25, 0.695), (0.25, 0.625))
+DOWN_TOP, DOWN_BOTTOM, SLANTED = (
+    ((0.75, 0.695), (0.75, 0.625)),
+    ((0.75, 0.37), (0.75, 0.30)),
+    ((0.565, 0.715), (0.42, 0.585)),
+)
+
+
+class Panel(NamedTuple):
+    """One chapter: its title, what it answers, where it stands, and the function that draws it."""
+
+    title: str
+    answer: str
+    place: tuple[float, float]
+    draw: Callable[[Axes], None]
+
+
+class Arrow(NamedTuple):
+    """From one chapter to the next: its ends, the words beside it, and where they stand."""
+
+    ends: tuple[tuple[float, float], tuple[float, float]]
+    words: str
+    place: tuple[float, float]
+
+
 def main() -> None:
     """Write one PNG for each part that has a map."""
     use_style()
     MAPS.mkdir(exist_ok=True)
-    distributions().savefig(MAPS / "distributions.png", dpi=130, facecolor="white")
+    for part, draw in DRAWINGS.items():
+        draw().savefig(MAPS / f"{part}.png", dpi=130, facecolor="white")
+
+
+def draw_map(panels: list[Panel], arrows: list[Arrow], thread: str) -> Figure:
+    """Return the map of a part: a picture of each chapter, arrows, and the common thread in the corner left free."""
+    figure = plt.figure(figsize=(7.0, 8.6), layout="none")
+    for panel in panels:
+        axes = figure.add_axes((*panel.place, 0.36, 0.185))
+        panel.draw(axes)
+        axes.set_title(f"{panel.title}\n", fontsize=13, loc="left")
+        axes.text(0, 1.05, panel.answer, transform=axes.transAxes, fontsize=11, color="#4D4D4D")
+        axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
+    for arrow in arrows:
+        style = {"arrowstyle": "-|>", "color": "#4D4D4D", "lw": 1.6}
+        figure.add_artist(FancyArrowPatch(*arrow.ends, mutation_scale=16, **style))
+        aligned = "left" if arrow.ends[0][0] == arrow.ends[1][0] else "center"  # beside an arrow that points down
+        figure.text(*arrow.place, arrow.words, ha=aligned, va="center", fontsize=11)
+    figure.text(0.07, 0.155, thread, fontsize=12, va="center", linespacing=1.5)
+    return figure
+
+
+# --- distributions ----------------------------------------------------------------------------------------------------
 
 
 def distributions() -> Figure:
     """Return the map of the part on distributions: from one score to a whole curve."""
-    figure = plt.figure(figsize=(7.0, 8.6), layout="none")
-    places = {
-        "Squareplus": ((0.07, 0.71), draw_squareplus, "one score: a soft corner"),
-        "Softmax and its substitutes": ((0.57, 0.71), draw_substitutes, "choose 1 of n"),
-        "Sparsity": ((0.07, 0.385), draw_lorenz, "how many entries count?"),
-        "Smooth top-k": ((0.57, 0.385), draw_topk, "choose k of n"),
-        "Fourier density": ((0.57, 0.06), draw_density, "choose among all real numbers"),
-    }
-    for title, ((left, bottom), draw, answer) in places.items():
-        axes = figure.add_axes((left, bottom, 0.36, 0.185))
-        draw(axes)
-        axes.set_title(f"{title}\n", fontsize=13, loc="left")
-        axes.text(0, 1.05, answer, transform=axes.transAxes, fontsize=11, color="#4D4D4D")
-        axes.set(xticks=[], yticks=[])
-        axes.grid(visible=False)
-    for start, end, words, place in (
-        ((0.44, 0.80), (0.555, 0.80), "relu(x − λ)\nper entry", (0.497, 0.84)),
-        ((0.75, 0.695), (0.75, 0.625), "k instead of 1", (0.77, 0.66)),
-        ((0.565, 0.715), (0.42, 0.585), "what does\nit select?", (0.415, 0.665)),
-        ((0.555, 0.475), (0.445, 0.475), "effective\nnumber k", (0.50, 0.515)),
-        ((0.75, 0.37), (0.75, 0.30), "a line of entries", (0.77, 0.335)),
-    ):
-        style = {"arrowstyle": "-|>", "color": "#4D4D4D", "lw": 1.6}
-        figure.add_artist(plt.matplotlib.patches.FancyArrowPatch(start, end, mutation_scale=16, **style))
-        aligned = "left" if place[0] > 0.7 else "center"
-        figure.text(*place, words, ha=aligned, va="center", fontsize=11)
-    figure.text(
-        0.07,
-        0.155,
+    panels = [
+        Panel("Squareplus", "one score: a soft corner", UPPER_LEFT, draw_squareplus),
+        Panel("Softmax and its substitutes", "choose 1 of n", UPPER_RIGHT, draw_substitutes),
+        Panel("Sparsity", "how many entries count?", LEFT, draw_lorenz),
+        Panel("Smooth top-k", "choose k of n", RIGHT, draw_topk),
+        Panel("Fourier density", "choose among all real numbers", LOWER_RIGHT, draw_density),
+    ]
+    arrows = [
+        Arrow(ACROSS_TOP, "relu(x − λ)\nper entry", (0.497, 0.84)),
+        Arrow(DOWN_TOP, "k instead of 1", (0.77, 0.66)),
+        Arrow(SLANTED, "what does\nit select?", (0.415, 0.665)),
+        Arrow(BACK_ACROSS, "effective\nnumber k", (0.50, 0.515)),
+        Arrow(DOWN_BOTTOM, "a line of entries", (0.77, 0.335)),
+    ]
+    thread = (
         "The common thread: a hard choice\n(a corner, a maximum, a selection,\na histogram) becomes a smooth map\n"
-        "that is normalised exactly and can be\ntrained by its gradient.",
-        fontsize=12,
-        va="center",
-        linespacing=1.5,
+        "that is normalised exactly and can be\ntrained by its gradient."
     )
-    return figure
+    return draw_map(panels, arrows, thread)
 
 
 def draw_squareplus(axes: Axes) -> None:
@@ -115,7 +168,96 @@ def draw_density(axes: Axes) -> None:
     axes.plot(x, model.prob(x.to(model.a.real.dtype)).detach(), color=ORANGE, lw=2)
 
 
-DRAWINGS: dict[str, Callable[[], Figure]] = {"distributions": distributions}
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def attention() -> Figure:
+    """Return the map of the part on attention: what a query sees, what is kept of it, and what is said at the end."""
+    panels = [
+        Panel("Robustness and information", "what does an average keep?", UPPER_LEFT, draw_noise),
+        Panel("Why decoder-only?", "which keys may a query see?", UPPER_RIGHT, draw_masks),
+        Panel("NBCE", "many texts, one answer", LEFT, draw_pools),
+        Panel("MHA, MQA, GQA, MLA", "what must be remembered?", RIGHT, draw_caches),
+        Panel("Tied embedding", "what comes out at the end?", LOWER_RIGHT, draw_first_loss),
+    ]
+    arrows = [
+        Arrow(ACROSS_TOP, "a mask for\nevery query", (0.497, 0.84)),
+        Arrow(DOWN_TOP, "causal: keys\ncan be cached", (0.77, 0.66)),
+        Arrow(DOWN_LEFT, "entropy picks\nthe passage", (0.27, 0.66)),
+        Arrow(BACK_ACROSS, "one cache\nper text", (0.50, 0.515)),
+        Arrow(DOWN_BOTTOM, "the last state", (0.77, 0.335)),
+    ]
+    thread = (
+        "The common thread: a token is written\nfrom a weighted average of what came\nbefore. "
+        "How sharp the weights are,\nwhat they may reach and what is kept\nin memory decide what it can say."
+    )
+    return draw_map(panels, arrows, thread)
+
+
+def draw_noise(axes: Axes) -> None:
+    """Errors of noisy averages against the effective number of keys, and the law that they follow."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = {"dtype": torch.float64, "generator": generator}
+    sizes, errors = [], []
+    for n in (32, 128, 512, 2048, 8192):
+        for sharpness in (0.3, 1.0, 1.6):
+            scores = sharpness * torch.randn(n, **kinds)
+            values = torch.randn(n, 16, **kinds)
+            noisy = perturbed_attention(scores, values, 0.5, num_samples=60, generator=generator)
+            sizes.append(effective_number(scores).item())
+            errors.append((noisy - attention_average(scores, values)).square().mean().sqrt().item())
+    law = torch.tensor([min(sizes), max(sizes)])
+    axes.loglog(sizes, errors, "o", color=BLUE, ms=5)
+    axes.loglog(law, (noise_cv2("gaussian", 0.5) / law).sqrt(), color=ORANGE, lw=2, ls="--")
+    axes.minorticks_off()
+
+
+def draw_masks(axes: Axes) -> None:
+    """Attention of sixteen tokens on themselves, everywhere and only back in time."""
+    generator = torch.Generator().manual_seed(1)
+    q, k = torch.randn(2, 16, 8, generator=generator)
+    pair = [attention_matrix(q, k, mask=head_masks(kind, 16)[0]) for kind in ("bidirectional", "causal")]
+    axes.imshow(
+        torch.cat((pair[0], torch.full((16, 3), torch.nan), pair[1]), dim=1).sqrt(), cmap="Blues", aspect="auto"
+    )
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def draw_pools(axes: Axes) -> None:
+    """Next tokens after three passages, one of them certain, and their combination."""
+    passages = torch.tensor(
+        [[0.3, 0.5, 0.1, 0.6, 0.2, 0.4], [0.2, 0.4, 0.3, 0.5, 4.0, 0.3], [0.5, 0.2, 0.4, 0.1, 0.3, 0.6]]
+    )
+    merged = nbce_logits(passages, torch.zeros(6), top_p=None).logits.softmax(-1)
+    for row, p in enumerate([*passages.softmax(-1), merged]):
+        last = row == len(passages)
+        axes.bar(torch.arange(6) + 7.5 * row, p, width=0.8, color=ORANGE if last else BLUE)
+
+
+def draw_caches(axes: Axes) -> None:
+    """Numbers kept for each token and layer, 128 heads of width 128: MHA, eight groups, MLA of DeepSeek-V3, MQA."""
+    heads = {"d_model": 7168, "n_heads": 128, "head_dim": 128}
+    latent = AttentionConfig(**heads, kind="mla", kv_rank=512, rope_dim=64)
+    shared = [AttentionConfig(**heads, kind="gqa", n_kv_heads=8), latent, AttentionConfig(**heads, kind="mqa")]
+    sizes = [kv_cache_elements(config) for config in (AttentionConfig(**heads), *shared)]
+    bars = axes.barh(range(4), sizes, color=[BLUE, BLUE, ORANGE, BLUE])
+    axes.bar_label(bars, [f"{name} {size:,}" for name, size in zip(("MHA", "GQA-8", "MLA", "MQA"), sizes)], padding=3)
+    axes.set(xscale="log", xlim=(100, 3e6))
+    axes.minorticks_off()
+    axes.invert_yaxis()
+
+
+def draw_first_loss(axes: Axes) -> None:
+    """The first loss of a tied model against the width of its weights; log n is the dashed line."""
+    widths = torch.logspace(-2.5, 0, 40, dtype=torch.float64)
+    losses = [expected_initial_loss(32000, 512, float(s), scheme="tied") for s in widths]
+    axes.loglog(widths, losses, color=BLUE, lw=2)
+    axes.axhline(math.log(32000), color=ORANGE, lw=2, ls="--")
+    axes.minorticks_off()
+
+
+DRAWINGS: dict[str, Callable[[], Figure]] = {"distributions": distributions, "attention": attention}
 
 if __name__ == "__main__":
     main()

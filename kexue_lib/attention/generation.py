@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from kexue_lib.distributions.entmax_rows import is_traced
+
+_BINS, _BINS_PER_NAT = 4096, 64  # of log-probabilities, in which the end of a nucleus is looked for
 
 
 def truncate_log_probs(
@@ -31,7 +36,7 @@ def truncate_log_probs(
     Raises:
         ValueError: ``top_p`` outside (0, 1] or ``top_k`` below 1.
 
-    Cost: one sort. Nothing is read back to the host.
+    Cost: on a CPU O(V); elsewhere one sort, and nothing is read back to the host.
 
     >>> p = torch.tensor([0.5, 0.3, 0.2])
     >>> truncate_log_probs(p.log(), top_p=0.7).exp()
@@ -43,19 +48,71 @@ def truncate_log_probs(
         raise ValueError(f"top_k: got {top_k!r}, expected an integer of at least 1")
     if (top_p is None or top_p == 1) and (top_k is None or top_k >= log_probs.shape[-1]):
         return log_probs.log_softmax(-1) if renormalize else log_probs
-    values, order = log_probs.sort(dim=-1, descending=True, stable=True)
-    if top_k is not None:
-        values = torch.cat([values[..., :top_k], torch.full_like(values[..., top_k:], -torch.inf)], dim=-1)
-    if top_p is not None and top_p < 1:
-        probability = values.to(torch.promote_types(values.dtype, torch.float32)).softmax(-1)
-        if top_k is None:
-            probability = values.to(probability.dtype).exp()
-        before = probability.cumsum(-1) - probability  # of all tokens ahead; a token is kept while that is below p
-        keep = before < top_p
-        keep[..., 0] = True
-        values = values.masked_fill(~keep, -torch.inf)
-    cut = torch.empty_like(log_probs).scatter_(-1, order, values)
+    if log_probs.device.type == "cpu" and not is_traced():
+        cut = _cut_below(log_probs, *_last_kept(log_probs.detach(), top_p, top_k))
+    else:  # to look at the values would make the host wait
+        values, order = log_probs.sort(dim=-1, descending=True, stable=True)
+        kept = _kept(values[..., :top_k], top_p, renormalised=top_k is not None)
+        values = values.masked_fill(~F.pad(kept, (0, values.shape[-1] - kept.shape[-1])), -torch.inf)
+        cut = log_probs.scatter(-1, order, values)
     return cut.log_softmax(-1) if renormalize else cut
+
+
+def _kept(values: Tensor, top_p: float | None, *, renormalised: bool, ahead: Tensor | float = 0.0) -> Tensor:
+    """Which of falling log-probabilities are kept.
+
+    Args:
+        values: ``(..., m)``.
+        top_p: as above.
+        renormalised: count them as shares of those that are there.
+        ahead: probability of the tokens before them, ``(..., 1)``.
+    """
+    if top_p is None or top_p == 1:
+        return torch.ones_like(values, dtype=torch.bool)
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    probability = wide.softmax(-1) if renormalised else wide.exp()
+    before = ahead + probability.cumsum(-1) - probability  # a token is kept while less than p is ahead of it
+    kept = before < top_p
+    kept[..., :1] = True
+    return kept
+
+
+def _last_kept(log_probs: Tensor, top_p: float | None, top_k: int | None) -> tuple[Tensor, Tensor]:
+    """The least value that is kept, and how many of those equal to it are."""
+    if top_k is not None:
+        values, ahead = log_probs.topk(min(top_k, log_probs.shape[-1])).values, 0.0
+    elif log_probs.shape[-1] <= _BINS:
+        values, ahead = log_probs.sort(dim=-1, descending=True).values, 0.0
+    else:
+        values, ahead = _end_of_nucleus(log_probs, top_p)
+    kept = _kept(values, top_p, renormalised=top_k is not None, ahead=ahead)
+    last = values.gather(-1, kept.sum(-1, keepdim=True) - 1)
+    return last, (kept & (values == last)).sum(-1, keepdim=True)
+
+
+def _end_of_nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The tokens among which the nucleus ends, most probable first, then −inf; and the probability ahead of them.
+
+    Tokens are thrown into bins of equal width below the largest; only those of one bin have to be sorted.
+    """
+    below = (log_probs.amax(-1, keepdim=True) - log_probs) * _BINS_PER_NAT
+    bins = below.nan_to_num(_BINS).clamp(max=_BINS - 1).to(torch.int64)
+    mass = log_probs.new_zeros(*log_probs.shape[:-1], _BINS, dtype=torch.float64)
+    mass.scatter_add_(-1, bins, log_probs.double().exp())
+    ahead = mass.cumsum(-1) - mass
+    end = (ahead < top_p).sum(-1, keepdim=True) - 1
+    inside = bins == end
+    size = max(1, int(inside.sum(-1).max())) if inside.numel() else log_probs.shape[-1]
+    return log_probs.masked_fill(~inside, -torch.inf).topk(size).values, ahead.gather(-1, end)
+
+
+def _cut_below(log_probs: Tensor, last: Tensor, equal: Tensor) -> Tensor:
+    """−inf below `last`, and at `last` from the second, third, … on that `equal` does not allow."""
+    hidden = log_probs < last
+    ties = log_probs == last
+    if bool((ties.sum(-1, keepdim=True) > equal).any()):
+        hidden |= ties & (ties.cumsum(-1) > equal)
+    return log_probs.masked_fill(hidden, -torch.inf)
 
 
 def sample(

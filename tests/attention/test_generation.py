@@ -43,6 +43,31 @@ def test_ties_keep_the_lower_index_and_minus_infinity_is_never_kept():
     assert truncate_log_probs(log_p, top_p=0.5).isfinite().tolist() == [False, True, True, False, False]
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0, 30.0])
+@pytest.mark.parametrize("top_p", [1e-9, 0.5, 0.95, 1 - 1e-9])
+def test_nucleus_of_a_large_vocabulary(spread, top_p):
+    """Flat, wide and peaked rows with many ties and some impossible tokens: the selection without a sort."""
+    logits = (spread * torch.randn(4, 6000, generator=seeded(), dtype=torch.float64)).round(decimals=1)
+    logits[:, ::7] = -torch.inf
+    log_p = logits.log_softmax(-1)
+    for row, out in zip(log_p, truncate_log_probs(log_p, top_p=top_p)):
+        kept = [i for i in nucleus(row.exp().tolist(), top_p, None) if row[i].isfinite()]
+        assert sorted(kept) == out.isfinite().nonzero().flatten().tolist()
+        assert torch.equal(out[kept], row[kept])
+
+
+def test_selection_and_sort_agree_and_have_the_same_gradient():
+    log_p = (2 * torch.randn(3, 5000, generator=seeded(), dtype=torch.float64)).log_softmax(-1).requires_grad_()
+    weights = torch.randn(3, 5000, generator=seeded(1), dtype=torch.float64)
+    for options in ({"top_p": 0.9}, {"top_k": 20, "top_p": 0.7}):
+        cut = lambda x, o=options: truncate_log_probs(x, **o, renormalize=True)
+        loss = lambda x, cut=cut: (weights * cut(x).exp()).sum()
+        selected, sorted_ = cut(log_p), torch.func.vmap(cut)(log_p)
+        torch.testing.assert_close(selected, sorted_)
+        slopes = [torch.autograd.grad(f(log_p), log_p)[0] for f in (loss, lambda x, f=loss: torch.func.vjp(f, x)[0])]
+        torch.testing.assert_close(*slopes)
+
+
 def test_samples_follow_the_distribution():
     logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0])
     for temperature in (1.0, 0.5):

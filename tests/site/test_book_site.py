@@ -29,6 +29,15 @@ def test_plain_words_keep_identifiers_and_lose_markup():
     )
 
 
+def test_summaries_of_docstrings_show_roles_as_what_they_mean():
+    words = reference.summary_words("Return :math:`x^2` of :func:`~a.b.f`, *not* ``x``.".replace("``", "`"))
+    found = [(type(word).__name__, word.astext()) for word in words]
+    assert found == [
+        ("Text", "Return "), ("math", "x^2"), ("Text", " of "), ("literal", "f"), ("Text", ", "), ("emphasis", "not"),
+        ("Text", " "), ("literal", "x"), ("Text", "."),
+    ]  # fmt: skip
+
+
 def test_plain_words_are_cut_between_words():
     assert stored.plain("one two three four", 12) == "one two…"
 

@@ -23,6 +23,7 @@ LIBRARY = "kexue_lib"
 NAMED = re.compile(r"(?:[\w.]+\.)?(\w+)(?:\([^()]*\))?")
 # What a docstring marks on purpose: code, math, strong words, fields such as :param x:.
 MARKED = re.compile(r"(``.+?``|:\w+(?:\s[^:]*)?:(?:`[^`]+`)?|`[^`]+`_{0,2}|\$[^$\s](?:[^$]*[^$\s])?\$|\*\*\w.*?\*\*)")
+ROLE = re.compile(r"(?::(\w+):)?`([^`]+)`|\*(\w+)\*")  # :role:`content`, `content`, *word*
 INNER = re.compile(r"^Part of :mod:", re.M)
 UNINTENDED = re.compile(r"(?<!\\)[|*]|(?<=\w)_(?!\w)")
 
@@ -52,28 +53,60 @@ class ApiModules(BookDirective):
 
 
 class PartFunctions(BookDirective):
-    """A table of what the chapters of one part provide, in reading order; the argument is the part's name."""
+    """Tables of what the chapters of one part provide, in reading order; the argument is the part's name."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Return one row for each public function and class: its name, and the first line of its docstring."""
+        """Return a table for each chapter, and one for what they share: a name, and the first line of its docstring."""
         part = self.arguments[0]
         chapters = {chapter.module: chapter for chapter in self.written() if chapter.article.part == part}
         known = modules(self.root, part)
-        rows = []
+        found, shown, shared = [], set(), []
         for name in [*(m for m in chapters if m in known), *(m for m in known if m not in chapters)]:
             self.env.note_dependency(str(self.root / f"{name.replace('.', '/')}.py"))
-            for member, summary in members(name):
-                shown = nodes.literal("", member, classes=["xref"])
-                link = addnodes.pending_xref(
-                    "", shown, refdomain="py", reftype="obj", reftarget=f"{name}.{member}", refexplicit=True
-                )
-                link.attributes.update(refwarn=True, refdoc=self.env.docname)
-                pieces = summary.split("`")  # docstrings mark code by single or double backticks
-                words = [nodes.literal("", t) if i % 2 else nodes.Text(t) for i, t in enumerate(pieces) if t]
-                rows.append([[nodes.inline("", "", link, classes=["nobreak"])], words])
-        return [table(["In the library", "What it does"], rows)] if rows else []
+            rows = [self._row(name, member, summary) for member, summary, of in members(name) if of not in shown]
+            shown |= {of for *_, of in members(name)}
+            if chapter := chapters.get(name):
+                found += self._titled(self.page_link(chapter.article.docname, *inline(self, chapter.title)), rows)
+            else:
+                shared += rows
+        return found + (self._titled(nodes.Text("Shared by the chapters"), shared) if shared else [])
+
+    def _row(self, module: str, member: str, summary: str) -> list[list[nodes.Node]]:
+        literal = nodes.literal("", member, classes=["xref"])
+        link = addnodes.pending_xref(
+            "", literal, refdomain="py", reftype="obj", reftarget=f"{module}.{member}", refexplicit=True
+        )
+        link.attributes.update(refwarn=True, refdoc=self.env.docname)
+        return [[nodes.inline("", "", link, classes=["nobreak"])], summary_words(summary)]
+
+    def _titled(self, title: nodes.Node, rows: list[list[list[nodes.Node]]]) -> list[nodes.Node]:
+        heading = nodes.paragraph("", "", nodes.strong("", "", title), classes=["table-title"])
+        return [heading, table(["In the library", "What it does"], rows)] if rows else []
+
+
+def summary_words(summary: str) -> list[nodes.Node]:
+    """Return the first line of a docstring as nodes: text, code, formulas, and names of other members as code.
+
+    Args:
+        summary: reStructuredText; single backticks count as double ones.
+
+    >>> [type(node).__name__ for node in summary_words("Return :math:`x^2` of :func:`~a.b.f` or ``x``.")]
+    ['Text', 'math', 'Text', 'literal', 'Text', 'literal', 'Text']
+    """
+    words, end = [], 0
+    for match in ROLE.finditer(summary):
+        words.append(nodes.Text(summary[end : match.start()]))
+        role, content, stressed = match.groups()
+        if stressed:
+            words.append(nodes.emphasis("", stressed))
+        elif role == "math":
+            words.append(nodes.math("", content))
+        else:
+            words.append(nodes.literal("", content.rsplit(".", 1)[-1] if content.startswith("~") else content))
+        end = match.end()
+    return [word for word in [*words, nodes.Text(summary[end:])] if word.astext()]
 
 
 class LinkNames(SphinxPostTransform):
@@ -120,8 +153,8 @@ def modules(root: Path, package: str) -> list[str]:
     return [f"{prefix}.{name}" for name in sorted(names)]
 
 
-def members(module: str) -> list[tuple[str, str]]:
-    """Return the public functions and classes of a module with the first line of their docstrings.
+def members(module: str) -> list[tuple[str, str, object]]:
+    """Return the public functions and classes of a module: name, first line of the docstring, the object itself.
 
     Args:
         module: dotted name; its ``__all__`` counts if it has one, else what it defines itself.
@@ -131,7 +164,7 @@ def members(module: str) -> list[tuple[str, str]]:
     names = getattr(loaded, "__all__", None) or [n for n, v in vars(loaded).items() if n[0] != "_" and own(v)]
     found = [(name, inspect.unwrap(getattr(loaded, name))) for name in names]
     return [
-        (name, inspect.getdoc(value).split("\n\n")[0].replace("\n", " ").replace("``", "`"))
+        (name, inspect.getdoc(value).split("\n\n")[0].replace("\n", " ").replace("``", "`"), value)
         for name, value in found
         if inspect.isfunction(value) or inspect.isclass(value)
     ]
