@@ -19,7 +19,7 @@ from kexue_lib.derivation_time import OutOfTime, within
 
 __all__ = ["Claim", "Derivation", "DerivationError", "VacuousClaim"]
 
-_VERDICTS = ("reproduced", "holds at small scale", "does not hold", "slip in the source")
+_VERDICTS = ("reproduced", "holds at small scale", "not resolved", "does not hold", "slip in the source")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Derivation:
 
     Args:
         chapter: the chapter's slug, its key in the ledger.
-        time_limit: CPU seconds that the symbolic attempts at one step may take; no single attempt gets more than half.
+        time_limit: CPU seconds that the symbolic attempts at one step may take, a quarter of it for each attempt.
             Several times what the slowest proof needs, or its evidence would depend on the machine.
 
     Raises:
@@ -228,7 +228,7 @@ class Derivation:
             title: what is compared.
             claimed: what the source says.
             obtained: what our run gives.
-            verdict: "reproduced", "holds at small scale", "does not hold" or "slip in the source".
+            verdict: "reproduced", "holds at small scale", "not resolved", "does not hold" or "slip in the source".
             why: the reason, in words.
 
         >>> Derivation("rope").verdict("Decay", claimed="yes", obtained="only on average", verdict="does not hold")
@@ -261,7 +261,8 @@ class Derivation:
     def _claim(self, title: str, statement: Any, given: Sequence[Any], scope: str) -> None:
         if shifted_by_conditions(sp.Integer(0), given)[1] is None:
             raise VacuousClaim(title, "the conditions contradict each other")
-        test = NumericalTest(title, statement, given, seed=f"{self.chapter}: {title}", seconds=self.time_limit)
+        patience = min(self.time_limit, 3.0)  # points are many, and more of them prove nothing
+        test = NumericalTest(title, statement, given, seed=f"{self.chapter}: {title}", seconds=patience)
         test.run(CROSS, enough=3)
         test.search()
         words, seconds = None, 0.0
@@ -294,7 +295,7 @@ class Derivation:
                 if words is None:
                     return None
                 # No route may use up the time of those after it.
-                if within(max(left / 2, min(left, 0.5)), attempt):
+                if within(min(left, max(self.time_limit / 4, 0.5)), attempt):
                     return words
             except (OutOfTime, Exception):  # a route that SymPy cannot finish proves nothing
                 pass
@@ -391,16 +392,19 @@ def _measured_rows(expected: Any, wanted: list[Any], rtol: float | int, atol: fl
     if atol and not any(wanted):
         return rf"|\text{{observed}}| \le {_scientific(f'{atol:.6g}')}", f"|observed| <= {atol:.6g}"
     bounds = [(f"{100 * rtol:.6g}", r"\,\%", " %")] * (rtol > 0) + [(f"{atol:.6g}", "", "")] * (atol > 0)
-    interval = "".join(rf" \pm {_scientific(bound)}{unit}" for bound, unit, _ in bounds)
-    plain = "".join(f" +- {bound}{unit}" for bound, _, unit in bounds)
+    distance = " + ".join(f"{_scientific(bound)}{unit}" for bound, unit, _ in bounds)
+    plain = " + ".join(f"{bound}{unit}" for bound, _, unit in bounds)
     if isinstance(expected, sp.Expr) and not expected.is_Number:
-        return rf"\text{{observed}} = {show.latex(expected)}{interval}", f"observed = {expected}{plain}"
-    if len(wanted) > 6:
-        many = f"{len(wanted)} observed values"
-        return rf"\text{{{many}}} = \text{{expected}}{interval}", f"{many} = expected{plain}"
-    values = [f"{value:.6g}" for value in wanted]
-    listed = r",\ ".join(_scientific(value) for value in values)
-    return rf"\text{{observed}} = {listed}{interval}", f"observed = {', '.join(values)}{plain}"
+        target, words = show.latex(expected), str(expected)
+    elif len(wanted) > 6:
+        target, words = r"\text{the expected}", "the expected"
+    else:
+        values = [f"{value:.6g}" for value in wanted]
+        target, words = r",\ ".join(_scientific(value) for value in values), ", ".join(values)
+    what = f"{len(wanted)} values observed" if len(wanted) > 6 else "observed"
+    if not bounds:
+        return rf"\text{{{what} exactly: }} {target}", f"{what} exactly: {words}"
+    return rf"\text{{{what} within }} {distance} \text{{ of }} {target}", f"{what} within {plain} of {words}"
 
 
 def _scientific(value: str) -> str:

@@ -370,11 +370,11 @@ def test_measured_statement_does_not_depend_on_the_machine(shown):
 @pytest.mark.parametrize(
     ("expected", "tolerances", "statement"),
     [
-        (0.5, {"rtol": 1e-2}, r"\text{observed} = 0.5 \pm 1\,\%"),
-        (2.5, {"rtol": 0, "atol": 0.025}, r"\text{observed} = 2.5 \pm 0.025"),
-        (sp.pi, {"rtol": 1e-9, "atol": 2e-9}, r"\text{observed} = \pi \pm 10^{-7}\,\% \pm 2 \cdot 10^{-9}"),
+        (0.5, {"rtol": 1e-2}, r"\text{observed within } 1\,\% \text{ of } 0.5"),
+        (2.5, {"rtol": 0, "atol": 0.025}, r"\text{observed within } 0.025 \text{ of } 2.5"),
+        (sp.pi, {"rtol": 1e-9, "atol": 2e-9}, r"\text{observed within } 10^{-7}\,\% + 2 \cdot 10^{-9} \text{ of } \pi"),
         (0.0, {"atol": 1e-14}, r"|\text{observed}| \le 10^{-14}"),
-        (3, {"rtol": 0}, r"\text{observed} = 3"),
+        (3, {"rtol": 0}, r"\text{observed exactly: } 3"),
     ],
 )
 def test_measured_statement_says_how_close_the_run_came(d, shown, expected, tolerances, statement):

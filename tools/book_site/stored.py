@@ -13,7 +13,7 @@ import notebooks
 import yaml
 
 EVIDENCE = ("proved", "checked", "measured")
-VERDICTS = ("reproduced", "holds at small scale", "does not hold", "slip in the source")
+VERDICTS = ("reproduced", "holds at small scale", "not resolved", "does not hold", "slip in the source")
 THUMBNAIL = "thumbnail"
 BLOG = "https://kexue.fm/archives/"
 
