@@ -7,6 +7,7 @@ returns its ``Axes``. A picture that only one chapter needs is drawn in its note
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,11 +59,14 @@ def use_style() -> None:
             "image.cmap": "viridis",
         }
     )
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:  # asked in a plain script, the backend would start a shell
+        return
     try:  # in a notebook: figures as PNG only, whatever the reader's configuration says
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("png")
-    except (ImportError, AttributeError):  # a plain script has no inline backend
+    except (ImportError, AttributeError):  # another front end
         pass
 
 

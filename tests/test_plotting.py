@@ -1,5 +1,8 @@
 """The pictures of the book take what chapters have, tensors on any device, and refuse what they cannot draw."""
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -87,3 +90,10 @@ def test_table_shows_the_same_cells_in_every_form():
     assert shown.numeric == [False, True, True]
     with pytest.raises(ValueError, match="rows"):
         plotting.table([["a"]], ["x", "y"])
+
+
+def test_style_starts_no_shell_in_a_plain_script():
+    """A shell would make every checked step print its card."""
+    code = "import IPython; from kexue_lib.plotting import use_style; use_style(); print(IPython.get_ipython())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
