@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
 LIBRARY = "kexue_lib"
 CLAIM = "application/vnd.kexue.claim+json"
+CALCULATION = "application/vnd.kexue.calculation+json"
 VERDICT = "application/vnd.kexue.verdict+json"
 COMPARED = "nbval-check-output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

@@ -51,7 +51,8 @@ def test_each_claim_is_a_card_with_its_evidence_in_words(site: Path):
         for claim in _bundles("claim")[path.stem]:
             card = page.split(f'id="{stored.anchor(claim["chapter"], claim["label"])}"', 1)
             assert len(card) == 2, f"{path.stem} shows no {claim['label']}"
-            assert f'badge-{claim["evidence"]}">{claim["evidence"]}<' in card[1][:3000]
+            words = f"{claim['evidence']} for {claim['instance']}" if claim["instance"] else claim["evidence"]
+            assert f'badge-{claim["evidence"]}">{html.escape(words)}<' in card[1][:3000]
 
 
 def test_verdicts_are_all_shown(site: Path):

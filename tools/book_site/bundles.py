@@ -6,6 +6,7 @@ the JSON is put in the place of the LaTeX as a directive; the file itself is not
 
 from __future__ import annotations
 
+import html
 import json
 
 import nbformat
@@ -16,7 +17,11 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import stored
 
-DIRECTIVES = {notebooks.CLAIM: "claim-card", notebooks.VERDICT: "verdict-card"}
+DIRECTIVES = {
+    notebooks.CLAIM: "claim-card",
+    notebooks.CALCULATION: "calculation-card",
+    notebooks.VERDICT: "verdict-card",
+}
 
 
 def read_notebook(text: str) -> nbformat.NotebookNode:
@@ -56,27 +61,59 @@ class ClaimCard(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the card."""
-        claim = json.loads("\n".join(self.content))
-        name = stored.anchor(claim["chapter"], claim["label"])
-        card = nodes.container(classes=["claim", f"claim-{claim['evidence']}"], ids=[name], names=[name.lower()])
-        self.state.document.note_explicit_target(card)
-        head = nodes.paragraph(classes=["claim-head"])
-        head += nodes.reference("", claim["label"], refid=name, classes=["claim-label"])
-        head += nodes.Text(" ")
-        head += nodes.inline("", "", *inline(self, claim["title"]), classes=["claim-title"])
-        head += nodes.Text(" ")
-        head += evidence_badge(claim["evidence"])
-        card += head
-        # `nowrap` keeps Sphinx from putting a `split` around statements that bring their own rows.
-        statement = nodes.math_block("", rf"\[{claim['statement']}\]", nowrap=True, number=None)
-        card += statement
-        note = nodes.paragraph(classes=["claim-note"])
-        if claim["scope"]:
-            note += [nodes.inline("", "", *inline(self, claim["scope"]), classes=["claim-scope"]), nodes.Text(" ")]
-        note += nodes.inline("", claim["method"], classes=["claim-method"])
-        if claim["scope"] or claim["method"]:
-            card += note
-        return [card]
+        return [claim_card(self, json.loads("\n".join(self.content)))]
+
+
+class CalculationCard(SphinxDirective):
+    """The steps of one calculation under a folded line that counts them."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the folded cards."""
+        calculation = json.loads("\n".join(self.content))
+        steps = calculation["steps"]
+        kinds = sorted({stored.badge(step) for step in steps})
+        evidence = f"{'all ' if len(steps) > 1 else ''}{kinds[0]}" if len(kinds) == 1 else ", ".join(kinds)
+        title = html.escape(calculation["title"])
+        count = f"{len(steps)} step{'s' if len(steps) > 1 else ''} of this calculation, {html.escape(evidence)}"
+        opening = f'<details class="calculation"><summary>{title} <span class="claim-note">{count}</span></summary>'
+        return [
+            nodes.raw("", opening, format="html"),
+            *(claim_card(self, step) for step in steps),
+            nodes.raw("", "</details>", format="html"),
+        ]
+
+
+def claim_card(directive: SphinxDirective, claim: dict) -> nodes.container:
+    """Return a claim as a card.
+
+    Args:
+        directive: the directive that is being run.
+        claim: its bundle.
+    """
+    name = stored.anchor(claim["chapter"], claim["label"])
+    card = nodes.container(classes=["claim", f"claim-{claim['evidence']}"], ids=[name], names=[name.lower()])
+    directive.state.document.note_explicit_target(card)
+    head = nodes.paragraph(classes=["claim-head"])
+    head += nodes.reference("", claim["label"], refid=name, classes=["claim-label"])
+    head += nodes.Text(" ")
+    head += nodes.inline("", "", *inline(directive, claim["title"]), classes=["claim-title"])
+    head += nodes.Text(" ")
+    head += evidence_badge(claim)
+    card += head
+    # `nowrap` keeps Sphinx from putting a `split` around statements that bring their own rows.
+    card += nodes.math_block("", rf"\[{claim['statement']}\]", nowrap=True, number=None)
+    note = nodes.paragraph(classes=["claim-note"])
+    if claim["scope"]:
+        note += [nodes.inline("", "", *inline(directive, claim["scope"]), classes=["claim-scope"]), nodes.Text(" ")]
+    note += nodes.inline("", claim["method"], classes=["claim-method"])
+    for at, label in enumerate(claim["uses"]):
+        target = stored.anchor(claim["chapter"], label)
+        note += [nodes.Text(", " if at else "; by "), nodes.reference("", label, refid=target)]
+    if claim["scope"] or claim["method"]:
+        card += note
+    return card
 
 
 class VerdictCard(SphinxDirective):
@@ -121,13 +158,13 @@ def inline(directive: SphinxDirective, text: str) -> list[nodes.Node]:
     return directive.state.inline_text(text, directive.lineno)[0]
 
 
-def evidence_badge(evidence: str) -> nodes.Node:
-    """Return the badge of a claim: a word, coloured.
+def evidence_badge(claim: dict) -> nodes.Node:
+    """Return the badge of a claim: its evidence in words, coloured.
 
     Args:
-        evidence: one of ``stored.EVIDENCE``.
+        claim: its bundle.
     """
-    return nodes.inline("", evidence, classes=["badge-evidence", f"badge-{evidence}"])
+    return nodes.inline("", stored.badge(claim), classes=["badge-evidence", f"badge-{claim['evidence']}"])
 
 
 def verdict_class(verdict: str) -> str:
@@ -146,4 +183,5 @@ def setup(app: Sphinx) -> None:
     The reader itself is named in ``_config.yml``, under ``nb_custom_formats``.
     """
     app.add_directive("claim-card", ClaimCard)
+    app.add_directive("calculation-card", CalculationCard)
     app.add_directive("verdict-card", VerdictCard)

@@ -109,18 +109,22 @@ class Ledger(BookDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return one section for each written chapter."""
-        sections = []
+        sections, confirmed = [], stored.confirmed(self.root)
         for chapter in self.written():
             section = self.section(inline(self, chapter.title), f"ledger-{chapter.article.slug.replace('_', '-')}")
             counts = ", ".join(f"{count} {evidence}" for evidence, count in stored.totals([chapter]).items())
-            line = nodes.paragraph("", f"{len(chapter.claims)} claims: {counts}. ")
+            instances = sum(bool(claim["instance"]) for claim in chapter.claims)
+            twice = sum((claim["chapter"], claim["label"]) in confirmed for claim in chapter.claims)
+            more = [f"{instances} for one size"] * bool(instances) + [f"{twice} by two provers"] * bool(twice)
+            more += [f"beside {len(chapter.steps)} steps of calculations"] * bool(chapter.steps)
+            line = nodes.paragraph("", f"{len(chapter.claims)} claims: {', '.join([counts, *more])}. ")
             line += self.page_link(chapter.article.docname, nodes.Text("Read the chapter"))
             section += line
             rows = [
                 [
                     [self.claim_link(claim)],
                     inline(self, claim["title"]),
-                    [evidence_badge(claim["evidence"])],
+                    [evidence_badge(claim), *self.twice(claim, confirmed)],
                     inline(self, claim["scope"]),
                 ]
                 for claim in chapter.claims
@@ -128,6 +132,11 @@ class Ledger(BookDirective):
             section += table(["Claim", "What it says", "Evidence", "Scope"], rows)
             sections.append(section)
         return sections or [nodes.paragraph("", "No chapter is written yet.")]
+
+    def twice(self, claim: dict, confirmed: set[tuple[str, str]]) -> list[nodes.Node]:
+        """Return the mark of a claim that a second prover, which shares nothing with SymPy, proves too."""
+        found = (claim["chapter"], claim["label"]) in confirmed
+        return [nodes.Text(" "), nodes.inline("", "2×", classes=["badge-evidence", "badge-proved"])] if found else []
 
 
 class Verdicts(BookDirective):

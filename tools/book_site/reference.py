@@ -147,8 +147,9 @@ def modules(root: Path, package: str) -> list[str]:
     names = [path.stem for path in paths if not INNER.search(path.read_text(encoding="utf-8"))]
     if package == ".":
         names = [name for name in names if name.split("_")[0] not in names or "_" not in name]
-    if package == "." and (folder / "checkpoints" / "__init__.py").is_file():
-        names.append("checkpoints")
+    if package == ".":  # packages that are no part of the book
+        found = (path.parent.name for path in folder.glob("*/__init__.py"))
+        names += [name for name in found if not (root / "chapters" / name).is_dir()]
     prefix = LIBRARY if package == "." else f"{LIBRARY}.{package}"
     return [f"{prefix}.{name}" for name in sorted(names)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
 from collections import Counter
@@ -71,6 +72,11 @@ class Chapter:
     def claims(self) -> list[dict]:
         """The claim bundles, in the order of the chapter."""
         return list(notebooks.bundles(self.notebook, notebooks.CLAIM))
+
+    @cached_property
+    def steps(self) -> list[dict]:
+        """The steps of the calculations, which the ledger counts apart from the claims."""
+        return [step for group in notebooks.bundles(self.notebook, notebooks.CALCULATION) for step in group["steps"]]
 
     @cached_property
     def verdicts(self) -> list[dict]:
@@ -149,6 +155,26 @@ def totals(written: list[Chapter]) -> Counter[str]:
     """
     counted = Counter(claim["evidence"] for chapter in written for claim in chapter.claims)
     return Counter({evidence: counted[evidence] for evidence in EVIDENCE})
+
+
+def badge(claim: dict) -> str:
+    """Return the evidence of a claim in words: a proof for one size alone says so.
+
+    Args:
+        claim: its bundle.
+    """
+    return f"{claim['evidence']} for {claim['instance']}" if claim["instance"] else claim["evidence"]
+
+
+def confirmed(root: Path) -> set[tuple[str, str]]:
+    """Return the claims that the second prover proves too, as chapter and label.
+
+    Args:
+        root: the folder that holds ``about``.
+    """
+    path = root / "about" / "confirmed.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {(chapter, label) for chapter, labels in found.items() for label in labels}
 
 
 def anchor(chapter: str, label: str) -> str:

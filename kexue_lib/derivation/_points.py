@@ -1,0 +1,348 @@
+"""Points of the domain that assumptions and conditions allow: aimed ones, structured ones and random ones."""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sympy as sp
+from sympy.core.function import AppliedUndef, UndefinedFunction
+from sympy.matrices.expressions.matexpr import MatrixElement
+
+from kexue_lib.derivation._aims import constants, solve_for_one, targets, zeros
+from kexue_lib.derivation._given import parts
+from kexue_lib.derivation._indexed_facts import ForEvery
+from kexue_lib.derivation._truth import NoValue, truth
+from kexue_lib.derivation._unknowns import (
+    Entries,
+    admits,
+    explicit_matrix,
+    function_values,
+    has_fact,
+    known_facts,
+    matrix_value,
+)
+
+Point = dict[Any, Any]
+
+_SEED = 1729  # one for all statements: what is found must not depend on a title
+_STRUCTURED = [sp.Integer(0), sp.Integer(1), sp.Integer(-1), sp.Rational(1, 2), sp.Rational(-1, 2), sp.Integer(2)]
+_STRUCTURED += [sp.Integer(-2), sp.Integer(3), sp.Rational(1, 3), sp.Integer(4), sp.I, -sp.I, 1 + sp.I]
+_IRRATIONAL = (sp.sqrt(2), sp.pi / 3, sp.E / 2, sp.sqrt(3) / 2)
+_OFFSETS = (0, sp.Rational(1, 1000), -sp.Rational(1, 1000), 1, -1, 20, -20)
+_SIZES = (1, 2, 3, 5, 2, 3, 8)
+
+
+class Domain:
+    """The values that the unknowns of a statement may take."""
+
+    def __init__(self, statement: Any, given: Sequence[Any]) -> None:
+        self.random = random.Random(_SEED)
+        self.statement, self.given = statement, parts(given)
+        everything = [statement, *self.given]
+        self.functions = sorted({a.func for part in everything for a in part.atoms(AppliedUndef)}, key=str)
+        self.matrices = sorted({m for part in everything for m in part.atoms(sp.MatrixSymbol)}, key=str)
+        self.indexed = sorted({base for part in everything for base in part.atoms(sp.IndexedBase)}, key=str)
+        self.sizes = {s for matrix in self.matrices for n in matrix.shape for s in sp.sympify(n).free_symbols}
+        self.symbols = self._symbols(everything)
+        totals = [total for part in everything for total in part.atoms(sp.Sum, sp.Product)]
+        self.limits = {s for t in totals for limit in t.limits for end in limit[1:] for s in end.free_symbols}
+        self.nested = any(len(t.limits) > 1 or t.function.has(sp.Sum, sp.Product) for t in totals)
+        # narrow or wide integrands cost quadrature most of its digits
+        self.tame = {s for p in everything for e in p.atoms(sp.Integral, sp.Limit) for s in e.free_symbols}
+        self.smooth = any(part.has(sp.Derivative, sp.Subs, sp.Integral, sp.Limit) for part in everything)
+        self.matrix_facts = [fact for fact in self.given if isinstance(fact, sp.AppliedPredicate)]
+        self.conditions = [fact for fact in self.given if fact not in self.matrix_facts]
+        self.elements = [e for part in everything for e in part.atoms(MatrixElement)]
+        # Where the slope of an equation vanishes, it does not determine the symbol that it was solved for.
+        self.lost: list[tuple[sp.Symbol, sp.Symbol, sp.Expr]] = []
+        self.solved = self._solve_equations()
+        self.free = [symbol for symbol in self.symbols if symbol not in self.solved]
+        self.constants = constants(statement, self.given)
+        self._targets: list[tuple[sp.Symbol, sp.Expr]] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """No unknowns at all: a statement about numbers."""
+        return not (self.symbols or self.matrices or self.functions or self.indexed)
+
+    @property
+    def targets(self) -> list[tuple[sp.Symbol, sp.Expr]]:
+        """The boundaries of the statement, solved for one symbol each."""
+        if self._targets is None:
+            self._targets = targets(self.statement, self.given, self.free)
+        return self._targets
+
+    def _symbols(self, everything: Sequence[Any]) -> list[sp.Symbol]:
+        names = {base.label for base in self.indexed} | {matrix.args[0] for matrix in self.matrices}
+        free = set().union(*(part.free_symbols for part in everything)) | self.sizes
+        free = {s for s in free if isinstance(s, sp.Symbol)} - names
+        return sorted(free, key=lambda s: (s.name, str(sorted(s.assumptions0.items())), sp.default_sort_key(s)))
+
+    def _solve_equations(self) -> dict[sp.Symbol, list[sp.Expr]]:
+        """Each equation among the conditions gives one symbol as a function of the others."""
+        solved: dict[sp.Symbol, list[sp.Expr]] = {}
+        for equation in (c for c in self.conditions if isinstance(c, sp.Eq)):
+            if getattr(equation.lhs, "is_Matrix", False) or equation.has(sp.Sum, sp.Product, sp.Indexed, AppliedUndef):
+                continue
+            gap = equation.lhs - equation.rhs
+            for symbol, values in solved.items():
+                gap = gap.subs(symbol, values[0])
+            symbol, values = solve_for_one(gap, set(solved))
+            if symbol is not None:
+                slope = sp.diff(gap, symbol)
+                for other in sorted(slope.free_symbols - {symbol}, key=str):
+                    self.lost += [(symbol, other, value) for value in zeros(slope, other)]
+                solved = {s: [v.subs(symbol, values[0]) for v in vs] for s, vs in solved.items()}
+                solved[symbol] = values
+        return solved
+
+    # --- points -------------------------------------------------------------------------------------------------------
+
+    def points(self, count: int) -> Iterator[Point]:
+        """Up to `count` different points of the domain, structured, aimed and random ones in turn."""
+        seen: set[str] = set()
+        sources = [self._structured(), self._aimed(), self._random()]
+        misses = 0
+        for source in itertools.cycle(sources):
+            candidate = next(source, None)
+            point = None if candidate is None else self._complete(candidate)
+            key = None if point is None else self._key(point)
+            if key is None or key in seen:
+                misses += 1
+                if misses > 200 + 20 * len(seen):
+                    return
+                continue
+            seen.add(key)
+            yield point
+            if len(seen) == count:
+                return
+
+    def _key(self, point: Point) -> str:
+        return str({k: (v.seed, v.style) if isinstance(v, Entries) else v for k, v in point.items()})
+
+    def _structured(self) -> Iterator[Point]:
+        if self.is_empty:
+            yield {}
+            return
+        for _ in range(30 if self.solved else 0):  # points of the equations that solving them may have lost
+            yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.symbols}
+        for i in range(60):
+            if i % 2 == 0 and i // 2 < len(_STRUCTURED):  # all symbols equal that can be
+                value = _STRUCTURED[i // 2]
+                yield {s: value if admits(s, value) else drawn for s, drawn in self._draw().items()}
+            yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.free}
+        for _ in range(20):  # two symbols equal, the others random
+            point = self._draw()
+            if len(self.free) > 1:
+                one, other = self.random.sample(self.free, 2)
+                point[one] = point[other]
+                yield point
+
+    def _aimed(self) -> Iterator[Point]:
+        for _ in range(4):
+            for symbol, other, value in self.lost:
+                point = self._draw() | {symbol: self._value(symbol, -sp.oo, sp.oo)}
+                point[other] = value.subs(point)
+                if not point[other].free_symbols:
+                    yield point
+        for offset in _OFFSETS:
+            for symbol, value in self.targets:
+                point = self._draw()
+                others = {s: v for s, v in point.items() if s != symbol}
+                at = value.subs({s: values[0] for s, values in self.solved.items()}).subs(others)
+                if at.free_symbols:
+                    continue
+                if symbol.is_integer:
+                    at = sp.floor(at) if at.is_extended_real else at
+                    offset = sp.Integer(offset) if sp.Integer(offset) == offset else sp.Integer(2 if offset > 0 else -2)
+                yield point | {symbol: at + offset}
+        for number in self.constants:
+            for symbol in self.free:
+                for value in (number, number + 1, number - 1, 2 * number + 1, -number):
+                    if symbol.is_integer is not True or value.is_Integer:
+                        yield self._draw() | {symbol: value}
+
+    def _random(self) -> Iterator[Point]:
+        while True:
+            yield self._draw()
+
+    def _draw(self) -> Point:
+        """Random values symbol by symbol, within the bounds that the conditions set given the values so far."""
+        point: Point = {}
+        order = list(self.free)
+        self.random.shuffle(order)
+        for symbol in order:
+            lower, upper = self._bounds(symbol, point)
+            for _ in range(60):
+                value = self._value(symbol, lower, upper)
+                if admits(symbol, value):
+                    break
+            point[symbol] = value
+        return point
+
+    def _bounds(self, symbol: sp.Symbol, point: Point) -> tuple[Any, Any]:
+        lower, upper = -sp.oo, sp.oo
+        for relation in self.conditions:
+            if not isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)) or symbol not in relation.free_symbols:
+                continue
+            gap = (relation.gts - relation.lts).subs(point)
+            if gap.free_symbols != {symbol} or not gap.is_polynomial(symbol) or sp.degree(gap, symbol) != 1:
+                continue
+            slope = gap.coeff(symbol)
+            edge = sp.nsimplify(-gap.subs(symbol, 0) / slope)
+            if slope.is_positive and edge > lower:
+                lower = edge
+            elif slope.is_negative and edge < upper:
+                upper = edge
+        if symbol.is_nonnegative and lower < 0:
+            lower = sp.Integer(0)
+        if symbol.is_nonpositive and upper > 0:
+            upper = sp.Integer(0)
+        return lower, upper
+
+    def _value(self, symbol: sp.Symbol, lower: Any, upper: Any) -> sp.Expr:
+        draw = self.random
+        if symbol in self.sizes:
+            return sp.Integer(draw.choice(_SIZES))
+        if symbol.is_integer:
+            return self._whole(symbol, lower, upper)
+        if lower > -sp.oo and upper < sp.oo:
+            return lower + (upper - lower) * sp.Rational(draw.randint(1, 999), 1000) if lower < upper else lower
+        if lower > -sp.oo:
+            value = lower + self._size(symbol)
+        elif upper < sp.oo:
+            value = upper - self._size(symbol)
+        elif symbol.is_extended_real:
+            value = self._size(symbol) * draw.choice([-1, 1])
+        elif symbol.is_imaginary:
+            value = sp.I * self._size(symbol) * draw.choice([-1, 1])
+        else:
+            value = self._size(symbol) * draw.choice([-1, 1])
+            if draw.random() < 0.7:
+                value += sp.I * self._size(symbol) * draw.choice([-1, 1])
+        return value * sp.sqrt(2) if symbol.is_irrational else value
+
+    def _whole(self, symbol: sp.Symbol, lower: Any, upper: Any) -> sp.Integer:
+        far = 40 if self.nested else 300
+        if symbol not in self.limits:
+            far = 40 if symbol in self.tame else 2000
+        reach = self.random.choice((9, 9, 9, 9, 9, 30, 30, 30, far, far))
+        least = int(sp.ceiling(max(lower, -reach))) if lower > -sp.oo else -reach
+        most = int(sp.floor(min(upper, least + reach))) if upper < sp.oo else max(reach, least + reach)
+        return sp.Integer(self.random.randint(least, max(most, least)))
+
+    def _size(self, symbol: sp.Symbol) -> sp.Expr:
+        """A positive number: of ordinary size in half of the draws, up to 1e±30 in one of five."""
+        chance = self.random.random()
+        low, high = (-1, 1) if chance < 0.5 else (-4, 3) if chance < 0.8 else (-30, 29)
+        if symbol in self.tame:
+            low, high = (-1, 1) if chance < 0.8 else (-2, 2)
+        value = sp.Rational(self.random.randint(101, 999), 100) * sp.Integer(10) ** self.random.randint(low, high - 1)
+        if symbol in self.tame or low == -30:
+            return value
+        kind = self.random.random()
+        if kind < 0.2:
+            return value * self.random.choice(_IRRATIONAL)
+        return value * sp.Rational(self.random.randint(6, 90), 77) if kind < 0.4 else value
+
+    def _complete(self, point: Point) -> Point | None:
+        """Add what follows from the equations, matrices and functions; None if the point is outside of the domain."""
+        if any(symbol not in point for symbol in self.free):
+            return None
+        point = dict(point)
+        for symbol in self.free:
+            if symbol in self.sizes and not (point[symbol].is_Integer and 1 <= point[symbol] <= 8):
+                point[symbol] = sp.Integer(self.random.choice(_SIZES))
+            reach = 60 if self.nested else 1500
+            if symbol in self.limits and point[symbol].is_Integer and abs(point[symbol]) > reach:
+                return None
+        for symbol, values in self.solved.items():
+            if symbol in point:
+                continue
+            value = self.random.choice(values).subs(point)
+            point[symbol] = sp.nsimplify(value) if value.is_Rational else value
+        if not all(admits(symbol, value) for symbol, value in point.items()):
+            return None
+        for function in self.functions:
+            point[function] = function_values(function, self.random, self.smooth)
+        for base in self.indexed:
+            point[base] = Entries(base, self.random)
+        if not self._add_matrices(point) or not self._normalise_entries(point):
+            return None
+        return point if self.contains(point) else None
+
+    def contains(self, point: Point) -> bool:
+        """Whether assumptions and conditions are seen to allow the point."""
+        if not all(admits(symbol, value) for symbol, value in point.items()):
+            return False
+        try:
+            return all(truth(condition, point).value is True for condition in self.conditions)
+        except NoValue:
+            return False
+
+    def _normalise_entries(self, point: Point) -> bool:
+        """Bounds on every entry are met by folding, a condition that a sum of entries is a number by scaling."""
+        for every in (c for c in self.conditions if isinstance(c, ForEvery)):
+            relation = every.condition
+            if isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)):
+                large, small, numbers = relation.gts, relation.lts, _numbers(point)
+                if isinstance(small, sp.Indexed) and large.subs(numbers).is_number:
+                    point[small.base].high = large.subs(numbers)
+                elif isinstance(large, sp.Indexed) and small.subs(numbers).is_number:
+                    point[large.base].low = small.subs(numbers)
+        for equation in (c for c in self.conditions if isinstance(c, sp.Eq)):
+            for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+                if isinstance(side, sp.Sum) and isinstance(side.function, sp.Indexed) and len(side.limits) == 1:
+                    index, lower, upper = (part.subs(_numbers(point)) for part in side.limits[0])
+                    if not (lower.is_Integer and upper.is_Integer):
+                        return False
+                    entries = point[side.function.base]
+                    keys = [[i.subs(index, k) for i in side.function.indices] for k in range(lower, upper + 1)]
+                    if not all(i.is_Integer for key in keys for i in key):
+                        return False
+                    total, wanted = sum(entries.at(*key) for key in keys), other.subs(_numbers(point))
+                    if total == 0 or not wanted.is_number:
+                        return False
+                    entries.scale = entries.scale * wanted / total
+        return True
+
+    def _add_matrices(self, point: Point) -> bool:
+        numbers = _numbers(point)
+        for matrix in self.matrices:
+            rows, columns = (sp.sympify(size).subs(numbers) for size in matrix.shape)
+            if not (rows.is_Integer and columns.is_Integer and rows > 0 and columns > 0):
+                return False
+            facts = known_facts(matrix, self.matrix_facts)
+            value = matrix_value(int(rows), int(columns), facts, self.random)
+            if value is None:
+                return False
+            point[matrix] = value
+        for element in self.elements:  # an entry outside of the matrix is no entry
+            if not element.free_symbols <= set(numbers) | {element.parent, *element.parent.free_symbols}:
+                continue
+            row, column, *shape = (e.subs(numbers) for e in (*element.indices, *element.parent.shape))
+            if not (row.is_Integer and column.is_Integer and 0 <= row < shape[0] and 0 <= column < shape[1]):
+                return False
+        values = {m: point[m] for m in self.matrices}
+        for fact in self.matrix_facts:
+            if fact.arguments[0] not in values:
+                whole = explicit_matrix(fact.arguments[0], values, numbers)
+                if not has_fact(sp.Matrix(whole), fact.function):
+                    return False
+        return True
+
+
+def _numbers(point: Point) -> Point:
+    return {key: value for key, value in point.items() if isinstance(key, sp.Symbol)}
+
+
+def counterexample(point: Point) -> Point:
+    """The values at a point, those of indexed unknowns entry by entry."""
+    values: Point = {}
+    for key, value in point.items():
+        if isinstance(value, Entries):
+            values |= {value.base[indices]: value.at(*indices) for indices in sorted(value.known)}
+        elif not isinstance(key, UndefinedFunction) or isinstance(value, sp.Lambda):
+            values[key] = value
+    return values

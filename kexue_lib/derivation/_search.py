@@ -1,0 +1,131 @@
+"""A search for the point where an inequality comes closest to failing, between the points of the other tests.
+
+It only proposes points; whether the inequality fails there is decided by the bounded numbers.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import sympy as sp
+from sympy.core.function import AppliedUndef
+from sympy.polys.polyerrors import BasePolynomialError
+
+from kexue_lib.derivation._points import Domain, Point
+
+_LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.MatrixSymbol, sp.Indexed, AppliedUndef)
+_IN_MATH = (sp.exp, sp.log, sp.sin, sp.cos, sp.tan, sp.atan, sp.asin, sp.acos, sp.sinh, sp.cosh, sp.tanh, sp.asinh)
+_IN_MATH += (sp.Abs, sp.Max, sp.Min, sp.erf, sp.erfc, sp.gamma, sp.floor, sp.ceiling, sp.sign, sp.Piecewise)
+_REACH = 1e12
+_CANNOT = (ValueError, ZeroDivisionError, OverflowError, TypeError)
+
+
+def suspects(relation: Any, domain: Domain) -> list[Point]:
+    """Points at which the difference of the two sides seems negative, or has a stationary point that is exact."""
+    descent = _Descent(relation, domain)
+    return [*descent.stationary(), *descent.lowest()] if descent.possible else []
+
+
+class _Descent:
+    """Minimise the difference of the two sides over the real unknowns of the domain."""
+
+    def __init__(self, relation: Any, domain: Domain) -> None:
+        self.domain = domain
+        self.solved = {symbol: values[0] for symbol, values in domain.solved.items()}
+        self.expression = (relation.gts - relation.lts).subs(self.solved)
+        self.symbols = [
+            s for s in domain.free if s.is_extended_real and s.is_integer is not True and self.expression.has(s)
+        ]
+        others = self.expression.free_symbols - set(self.symbols)
+        known = all(isinstance(f, _IN_MATH) for f in self.expression.atoms(sp.Function))
+        self.possible = bool(self.symbols) and known and not (self.expression.has(*_LAZY) or others)
+        if self.possible:
+            self.gap = self._function(self.expression)
+            self.above = [self._function(bound) for bound in self._bounds()]
+
+    def _function(self, expression: sp.Expr) -> Any:
+        return sp.lambdify(self.symbols, expression, modules="math", cse=True)
+
+    def _bounds(self) -> list[sp.Expr]:
+        """What has to be positive (boundaries belong to the aimed points)."""
+        unknowns = {symbol: symbol for symbol in self.symbols} | self.solved
+        bounds = [value for symbol, value in unknowns.items() if symbol.is_nonnegative]
+        bounds += [-value for symbol, value in unknowns.items() if symbol.is_nonpositive]
+        for part in self.domain.conditions:
+            if isinstance(part, (sp.Lt, sp.Le, sp.Gt, sp.Ge)):
+                bounds.append((part.gts - part.lts).subs(self.solved))
+            elif not isinstance(part, (sp.Eq, sp.Ne)):
+                self.possible = False
+        return [bound for bound in bounds if not bound.has(*_LAZY)]
+
+    def lowest(self) -> Iterator[Point]:
+        """Where descents from several starts end, if the difference is negative there."""
+        starts = [[float(p[s]) for s in self.symbols] for p in self.domain.points(16)]
+        starts = [start for start in starts if self._value(start) is not None]
+        for start in [*sorted(starts, key=self._value)[:2], *starts[1::6][:2]]:
+            end = self._descend(start)
+            if self._value(end) <= 0:
+                yield self._point([sp.Rational(str(x)) for x in end])
+
+    def stationary(self) -> Iterator[Point]:
+        """Exact stationary points of polynomials, where a strict inequality may turn out to be none."""
+        polynomial = self.expression.is_polynomial(*self.symbols)
+        if not polynomial or len(self.symbols) > 3 or sp.Poly(self.expression, *self.symbols).total_degree() > 4:
+            return
+        gradient = [sp.diff(self.expression, symbol) for symbol in self.symbols]
+        try:
+            solutions = sp.solve(gradient, self.symbols, dict=True)
+        except (NotImplementedError, BasePolynomialError, ValueError):
+            return
+        for solution in solutions[:8]:
+            values = [solution.get(s, s).subs(dict.fromkeys(self.symbols, 1)) for s in self.symbols]
+            if all(value.is_extended_real for value in values):
+                yield self._point(values)
+
+    def _value(self, coordinates: list[Any]) -> Any:
+        """The difference at a point of the domain, None outside of it."""
+        if max(map(abs, coordinates)) > _REACH:
+            return None
+        try:
+            if any(bound(*coordinates) <= 0 for bound in self.above):
+                return None
+            value = self.gap(*coordinates)
+            return value if math.isfinite(value) else None
+        except _CANNOT:
+            return None
+
+    def _descend(self, start: list[Any]) -> list[Any]:
+        best, value = list(start), self._value(start)
+        step = [max(abs(x), 0.1) / 2 for x in best]
+        for _ in range(45):
+            moved = False
+            for trial in self._moves(best, step):
+                new = self._value(trial)
+                if new is not None and new < value:
+                    best, value, moved = trial, new, True
+            if not moved:
+                step = [s / 3 for s in step]
+                if max(step) < 1e-12:
+                    break
+        return best
+
+    def _moves(self, point: list[Any], step: list[Any]) -> Iterator[list[Any]]:
+        """Steps along each axis and along the diagonals to the next one, and far steps by a factor."""
+        for i in range(len(point)):
+            for sign in (1, -1):
+                yield _moved(point, i, sign * step[i])
+            for factor in (4, -1):
+                yield _moved(point, i, (factor - 1) * point[i])
+            j = (i + 1) % len(point)
+            for one, other in ((1, 1), (1, -1), (-1, 1), (-1, -1)) if j != i else ():
+                yield _moved(_moved(point, i, one * step[i]), j, other * step[j])
+
+    def _point(self, coordinates: list[sp.Expr]) -> Point:
+        point: Point = dict(zip(self.symbols, coordinates))
+        others = next(self.domain.points(1), {})
+        point = {k: v for k, v in others.items() if k not in self.solved} | point
+        return point | {symbol: expression.subs(point) for symbol, expression in self.solved.items()}
+
+
+def _moved(point: list[Any], i: int, side: Any) -> list[Any]:
+    return [*point[:i], point[i] + side, *point[i + 1 :]]

@@ -1,0 +1,76 @@
+"""Inequalities, and statements under conditions."""
+
+import sympy as sp
+from sympy import Rational as Q
+from sympy import cos, exp, log, sqrt, tanh
+
+from ._table import Table, a, a1, a2, a3, b, b1, b2, b3, c, k, n, p, q, r, root, sigmoid, soft, t, x, y, z
+
+TABLE = Table("orders")
+eq, says = TABLE.eq, TABLE.says
+
+# --- under conditions -------------------------------------------------------------------------------------------------
+one = [sp.Eq(p + q + r, 1)]
+eq("simplex of three", p**2 + q**2 + r**2, 1 - 2 * (p * q + q * r + p * r), 1 - (p * q + q * r + p * r), given=one)
+eq("on the circle", x**4 - y**4, x**2 - y**2, x**2 + y**2, given=[sp.Eq(x**2 + y**2, 1)])
+eq("sorted pair", sp.Max(x, y), y, x, given=[x < y])
+eq("sigmoid inverted", log(p / (1 - p)), -log(1 / p - 1), log(1 / p - 1), given=[p < 1])
+says("monotone product", x * z < y * z, x * z < y * z, given=[x < y, z > 0], wrong_given=[x < y])
+says("three in a row", x < z, x > z, given=[x < y, y < z])
+says("convex combination", (1 - p) * x + p * y < y, (1 - p) * x + p * y < x, given=[x < y, p < 1])
+says("entropy term", -p * log(p) > 0, -p * log(p) > 0, given=[p < 1], wrong_given=[])
+says("collision probability", p**2 + q**2 <= 1, p**2 + q**2 <= Q(1, 2), given=[sp.Eq(p + q, 1)])
+
+# --- inequalities -----------------------------------------------------------------------------------------------------
+says("two means", (a + b) / 2 >= sqrt(a * b), (a + b) / 2 > sqrt(a * b))
+says("three means", (a**3 + b**3 + c**3) / 3 >= a * b * c, (a**3 + b**3 + c**3) / 3 > a * b * c)
+says("tangent of the exponential", exp(x) >= 1 + x, exp(x) > 1 + x)
+says("logarithm below its tangent", log(1 + t) < t, log(1 + t) < t - t**2 / 2)
+says("logarithm from below", log(1 + t) > t / (1 + t), log(1 + t) > t / (1 + t / 3))
+says(
+    "Cauchy-Schwarz in the plane",
+    (a1**2 + a2**2) * (b1**2 + b2**2) >= (a1 * b1 + a2 * b2) ** 2,
+    (a1**2 + a2**2) * (b1**2 + b2**2) > (a1 * b1 + a2 * b2) ** 2,
+)
+says(
+    "Cauchy-Schwarz in space",
+    (a1**2 + a2**2 + a3**2) * (b1**2 + b2**2 + b3**2) >= (a1 * b1 + a2 * b2 + a3 * b3) ** 2,
+    (a1**2 + a2**2 + a3**2) * (b1**2 + b2**2 + b3**2) >= 2 * (a1 * b1 + a2 * b2 + a3 * b3) ** 2,
+)
+says("softmax lies inside", (sp.S.Zero < soft[0]) & (soft[0] < 1), (sp.S.Zero < soft[0]) & (soft[0] < Q(1, 2)))
+says("sigmoid below one", sigmoid < 1, sigmoid < 1 - Q(1, 10**10))
+says("sigmoid is steepest at zero", sigmoid * (1 - sigmoid) <= Q(1, 4), sigmoid * (1 - sigmoid) < Q(1, 4))
+says("triangle inequality", sp.Abs(x + y) <= sp.Abs(x) + sp.Abs(y), sp.Abs(x + y) < sp.Abs(x) + sp.Abs(y))
+says("bounded hyperbolic tangent", tanh(x) ** 2 < 1, tanh(x) ** 2 < Q(99, 100))
+says("squareplus above the rectifier", (x + root) / 2 > sp.Max(x, 0), (x + root) / 2 > sp.Max(x, 0) + Q(1, 1000))
+says("square of a difference", x**2 + y**2 >= 2 * x * y, x**2 + y**2 > 2 * x * y)
+says("positive definite form", x**2 + x * y + y**2 >= 0, x**2 + 3 * x * y + y**2 >= 0)
+says(
+    "rearrangement",
+    a * x + b * y >= a * y + b * x,
+    a * x + b * y >= a * y + b * x,
+    given=[a >= b, x >= y],
+    wrong_given=[a >= b],
+)
+says("square is monotone", a**2 < b**2, x**2 < y**2, given=[a < b], wrong_given=[x < y])
+says("even or odd", sp.Eq(n % 2, 0) | sp.Eq(n % 2, 1), sp.Eq(n % 3, 0) | sp.Eq(n % 3, 1))
+says("implication", sp.Implies(x > 1, x**2 > x), sp.Implies(x > 0, x**2 > x))
+says("never zero", sp.Ne(x**2 + x + 1, 0), sp.Ne(x**2 + x - 1, -1))
+says("same truth", sp.Equivalent(x > 0, x**3 > 0, evaluate=False), sp.Equivalent(x > 0, x**2 > 0, evaluate=False))
+says("bounded cosine", cos(x) <= 1, cos(x) < 1)
+says("Bernoulli", (1 + t) ** 3 > 1 + 3 * t, (1 + x) ** 3 > 1 + 3 * x)
+says("double root off the grid", x**2 - 2 * sqrt(2) * x + 2 >= 0, x**2 - 2 * sqrt(2) * x + 2 > 0)
+says("meeting at the cosine's fixed slope", exp(x) * exp(-1) >= x, exp(x) * exp(-Q(101, 100)) >= x)
+says("meeting on a curve", exp(x) + y**2 - 2 * y * exp(x / 2) >= 0, exp(x) + y**2 - 2 * y * exp(x / 2) > 0)
+says(
+    "meeting at one irrational point",
+    (x - y) ** 2 + (y - sqrt(3)) ** 2 >= 2 * sqrt(2) * (x - y) - 2,
+    (x - y) ** 2 + (y - sqrt(3)) ** 2 > 2 * sqrt(2) * (x - y) - 2,
+)
+says("far out", sqrt(x**2 + b) > sp.Abs(x), sqrt(x**2 + b) > sp.Abs(x) + Q(1, 10**10))
+says("Jensen for the exponential", exp((x + y) / 2) <= (exp(x) + exp(y)) / 2, exp((x + y) / 2) < (exp(x) + exp(y)) / 2)
+says("slope of squareplus", (1 + x / root) / 2 < 1, (1 + x / root) / 2 < 1 - Q(1, 10**4))
+says("sum by comparison", sp.Sum(1 / k**2, (k, 1, n)) <= 2 - 1 / n, sp.Sum(1 / k**2, (k, 1, n)) < 2 - 1 / n)
+says("entropy above collision", -a * log(a) >= a * (1 - a), -a * log(a) > a * (1 - a))
+says("small dip", x**2 - 2 * x + 1 + Q(1, 10**6) > 0, (x - Q(217, 100)) ** 2 > Q(1, 10**6))
+says("growing sum", sp.Sum(1 / k, (k, 1, n)) >= 1, sp.Sum(1 / k, (k, 1, n)) > 1)
