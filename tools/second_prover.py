@@ -1,15 +1,20 @@
 """A second opinion on claims that a derivation decided: their machine form, put to the solver z3.
 
+Run as a script it writes ``about/confirmed.json``: the stored claims that z3 proves too, for the ledger to mark.
+
 Only what both understand in the same way is translated: real and whole numbers, field operations, roots, pieces,
 orders and logic. Other functions of real arguments become unknown reals, equal where their arguments are; a point that
 violates such a statement says nothing about the functions and is no contradiction.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
+import notebooks
 import sympy as sp
 import z3
 from sympy.core.function import AppliedUndef
@@ -304,3 +309,33 @@ class _Translation:
         """Where a root or logarithm may leave the real line, nothing is translated."""
         if _check([*self.facts, *self.path, z3.Not(fact)]) != z3.unsat:
             raise NotTranslated("a root or logarithm that may be complex")
+
+
+CONFIRMED = notebooks.ROOT / "about" / "confirmed.json"
+
+
+def stored_claims() -> Iterator[dict]:
+    """Yield the bundles of all claims and steps in the stored notebooks that have a machine form."""
+    for path in notebooks.all_notebooks():
+        content = notebooks.read(path)
+        steps = (step for group in notebooks.bundles(content, notebooks.CALCULATION) for step in group["steps"])
+        for claim in (*notebooks.bundles(content, notebooks.CLAIM), *steps):
+            if claim["form"]:
+                yield claim
+
+
+def main() -> None:
+    """Put every stored claim to z3, write down which it confirms, and print the counts."""
+    answers: Counter[str] = Counter()
+    confirmed: dict[str, list[str]] = {}
+    for claim in stored_claims():
+        answer = confirm(claim["form"])
+        answers[answer] += 1
+        if answer == "confirmed" and claim["evidence"] == "proved":
+            confirmed.setdefault(claim["chapter"], []).append(claim["label"])
+    CONFIRMED.write_text(json.dumps(confirmed, indent=1) + "\n", encoding="utf-8")
+    print(", ".join(f"{count} {answer}" for answer, count in sorted(answers.items())))
+
+
+if __name__ == "__main__":
+    main()

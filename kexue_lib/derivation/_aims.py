@@ -9,11 +9,12 @@ from sympy.core.relational import Relational
 
 from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._given import bound_symbols
+from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._needs import Need, needs
 
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.Indexed, sp.MatrixExpr, AppliedUndef)
 _CRITICAL = 10  # expressions looked at
-_SOLVED = 14  # operations of an equation that is not polynomial
+_SOLVED = 10  # operations of an equation that is not polynomial
 _TARGETS = 24
 _PERIODS = (0, 1, -1, 2, -3)  # members of an infinite family of solutions that are tried
 
@@ -25,7 +26,7 @@ def critical(statement: Any, given: Sequence[Any]) -> list[sp.Expr]:
         for need in needs(part):
             found += _of_need(need)
         for relation in sorted(part.atoms(Relational), key=sp.default_sort_key):
-            if not getattr(relation.lhs, "is_Matrix", False):
+            if not (is_matrix(relation.lhs) or is_matrix(relation.rhs)):
                 found.append(relation.lhs - relation.rhs)
         for atom in sorted(part.atoms(sp.Function, sp.Pow), key=lambda a: (a.count_ops(), sp.default_sort_key(a))):
             found += _of_function(atom)
@@ -56,6 +57,18 @@ def _of_function(e: Any) -> list[sp.Expr]:
     if isinstance(e, sp.log) or (isinstance(e, sp.Pow) and not e.exp.is_integer):
         return [] if inside.is_nonnegative else [inside + 2, inside - 1]
     return []
+
+
+def branches(statement: Any) -> list[sp.Expr]:
+    """Expressions whose sign chooses a branch: in pieces, absolute values, maxima and minima."""
+    found: list[sp.Expr] = []
+    for atom in sorted(statement.atoms(sp.Abs, sp.sign, sp.Heaviside, sp.Max, sp.Min), key=sp.default_sort_key):
+        found += _of_function(atom)
+    for piecewise in sorted(statement.atoms(sp.Piecewise), key=sp.default_sort_key):
+        orders = sorted(piecewise.atoms(Relational), key=sp.default_sort_key)
+        found += [order.lhs - order.rhs for order in orders]
+    bound = bound_symbols(statement)
+    return [e for e in dict.fromkeys(found) if e.free_symbols and not e.free_symbols & bound and not e.has(*_LAZY)]
 
 
 def zeros(expression: sp.Expr, symbol: sp.Symbol) -> list[sp.Expr]:

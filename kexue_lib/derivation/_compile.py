@@ -28,12 +28,15 @@ from kexue_lib.derivation._balls import (
     raw,
 )
 from kexue_lib.derivation._elementary import power
-from kexue_lib.derivation._exact import exact_number, is_exactly_zero
+from kexue_lib.derivation._exact import exact_number, is_exactly_zero, written_out
 from kexue_lib.derivation._radii import NoValue, Straddle, Undefined, rounding
 
 POINT, ON_DISC, ON_HULL = 0, 1, 2
 _MISSING = object()
 _MOST_TERMS = 400_000
+
+
+_LONG = 24  # bits of a number that may stand in an exponent
 
 
 class Environment:
@@ -138,8 +141,12 @@ class Environment:
 
     def substituted(self, expression):
         """The expression with the exact values of the point put in, or None where one is not exact."""
-        if expression.has(sp.Derivative, sp.Subs, sp.Sum, sp.Product, sp.Integral, sp.Limit):
+        if expression.has(sp.Derivative, sp.Subs, sp.Integral, sp.Limit):
             return None
+        if expression.has(sp.Sum, sp.Product):
+            expression = written_out(expression, self.point)
+            if expression.has(sp.Sum, sp.Product):
+                return None
         values = {}
         for entry in expression.atoms(sp.Indexed):
             indices = [self.substituted(index) for index in entry.indices]
@@ -154,6 +161,11 @@ class Environment:
                 values[name] = self.point[name]
             else:
                 return None
+        long = any(
+            n.p.bit_length() > _LONG or n.q.bit_length() > _LONG for v in values.values() for n in v.atoms(sp.Rational)
+        )
+        if long and any(power.exp.free_symbols for power in expression.atoms(sp.Pow)):
+            return None  # SymPy would write such a power out
         expression = expression.xreplace(values)
         return None if expression.free_symbols or expression.atoms(AppliedUndef) else expression
 

@@ -10,9 +10,10 @@ from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._claim import has_float
 from kexue_lib.derivation._decision import Decision, InductionProof
 from kexue_lib.derivation._errors import DerivationError, VacuousClaim
-from kexue_lib.derivation._evidence import AGREE, CROSS, ENOUGH, POINTS, NumericalTest
+from kexue_lib.derivation._evidence import AGREE, COSTLY, CROSS, ENOUGH, POINTS, NumericalTest
 from kexue_lib.derivation._given import normalised, parts, shifted
 from kexue_lib.derivation._induction import NoProof, prove_induction
+from kexue_lib.derivation._noncommutative import as_matrices
 from kexue_lib.derivation._proof import plain, routes, well_defined
 from kexue_lib.derivation._recurrences import Recurrence, Rewriter, rules
 from kexue_lib.derivation._time import OutOfTime, cpu_seconds, within
@@ -23,13 +24,13 @@ _SMALL = 6  # values of an index at which a recurrence is followed
 
 def decide(title: str, statement: Any, given: Sequence[Any], facts: Sequence[Any], time_limit: float) -> Decision:
     """Prove the statement under the conditions, with earlier results as further facts, or check it; raise if false."""
-    statement, given = normalised(statement), [normalised(condition) for condition in given]
+    statement, given = as_matrices(normalised(statement)), [normalised(condition) for condition in given]
     if shifted(sp.Integer(0), [c for c in given if not isinstance(c, Recurrence)])[1] is None:
         raise VacuousClaim(title, "the conditions contradict each other")
     patience = min(time_limit, _PATIENCE)
     tests = [NumericalTest(title, s, g, seconds=patience) for s, g in _followed(statement, given)]
     for test in tests:
-        test.run(CROSS if len(tests) == 1 else 4, enough=AGREE)
+        test.run(COSTLY if test.is_costly or len(tests) > 1 else CROSS)
         test.search()
     words, seconds = None, 0.0
     if not has_float(statement, *given):
@@ -38,11 +39,12 @@ def decide(title: str, statement: Any, given: Sequence[Any], facts: Sequence[Any
         seconds = cpu_seconds() - start
     if words:
         for test in tests:
-            test.require(min(AGREE, CROSS if len(tests) == 1 else 4), "proved, but not seen to hold in numbers")
+            test.require(AGREE, "proved, but not seen to hold in numbers")
         return Decision("proved", f"SymPy, {words}", seconds)
     for test in tests:
-        test.run(POINTS)
+        test.run(ENOUGH + COSTLY if test.is_costly else POINTS)
         test.require(ENOUGH, "no proof was found")
+        test.require_every_branch()
     method = "; ".join(dict.fromkeys(test.reach() for test in tests[-1:]))
     return Decision(
         "checked", method + (", decimal numbers as printed" if has_float(statement, *given) else ""), seconds
@@ -68,8 +70,13 @@ def decide_induction(
         if single in (sp.false, False):
             raise DerivationError(title, f"false at {n} = {size}", {n: sp.Integer(size)})
         for reduced, conditions in _followed(single, [c for c in given if n not in c.free_symbols]):
-            test = NumericalTest(f"{title} ({n} = {size})", reduced, conditions, seconds=patience)
-            test.run(3)
+            test = NumericalTest(title, reduced, conditions, seconds=patience)
+            try:
+                test.run(3)
+            except DerivationError as error:
+                what = str(error).removeprefix(f"{title}: ")
+                values = {n: sp.Integer(size)} | (error.counterexample or {})
+                raise DerivationError(title, f"at {n} = {size} {what}", values) from None
     start = cpu_seconds()
     open_needs = within(time_limit, well_defined, statement(n), [*given, *facts, sp.Ge(n, first)])
     if open_needs:
@@ -90,7 +97,7 @@ def _proof(statement: Any, given: Sequence[Any], time_limit: float) -> str | Non
     left, words = time_limit, None
     attempts = routes(statement, given)
     # No attempt may use up the time of those after it.
-    share = lambda: min(left, max(time_limit / 4, 0.5))
+    share = lambda: min(left, max(time_limit / 2, 0.5))
     while words is None and left > 0.01:
         start = cpu_seconds()
         try:
@@ -105,7 +112,7 @@ def _proof(statement: Any, given: Sequence[Any], time_limit: float) -> str | Non
     if words is None:
         return None
     try:
-        return None if within(max(left, time_limit / 4), well_defined, statement, given) else words
+        return None if within(max(left, time_limit / 2), well_defined, statement, given) else words
     except OutOfTime:
         return None
 

@@ -30,7 +30,7 @@ class Derivation:
 
     Args:
         chapter: the chapter's slug, its key in the ledger.
-        time_limit: CPU seconds that the symbolic attempts at one step may take, a quarter of it for each attempt.
+        time_limit: CPU seconds that the symbolic attempts at one step may take, half of it for each attempt.
             Several times what the slowest proof needs, or its evidence would depend on the machine.
 
     Raises:
@@ -46,7 +46,7 @@ class Derivation:
 
     __module__ = "kexue_lib.derivation"
 
-    def __init__(self, chapter: str, *, time_limit: float | int = 15.0) -> None:
+    def __init__(self, chapter: str, *, time_limit: float | int = 30.0) -> None:
         accept.check_chapter(chapter, time_limit)
         self.chapter = chapter
         self.time_limit = float(time_limit)

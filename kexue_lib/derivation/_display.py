@@ -52,7 +52,9 @@ def domain_latex(*parts: Any) -> str:
     symbols = (set().union(*(part.free_symbols for part in everything)) | sizes) - hidden
     named = [(latex(s), _kind(s)) for s in symbols if isinstance(s, sp.Symbol)]
     named += [(rf"{latex(base)}_{{i}}", _kind(sp.Symbol("x", **base.assumptions0))) for base in bases]
-    named += [(rf"{latex(sp.Symbol(f.__name__))}(\cdot)", _kind(f)) for f in functions]
+    named += [
+        (rf"{latex(sp.Symbol(f.__name__))}(\cdot)", _kind(sp.Symbol("f", **(f._kwargs or {})))) for f in functions
+    ]
     groups: dict[str, list[str]] = {}
     for name, kind in sorted(named, key=lambda pair: (re.sub(r"\W", "", pair[0]), pair[0])):
         groups.setdefault(kind, []).append(name)

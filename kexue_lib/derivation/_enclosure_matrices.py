@@ -5,14 +5,15 @@ the size of the matrices at the point. Determinants and inverses eliminate with 
 matrix of exact rationals stays exact and a singular one has no inverse.
 """
 
+from fractions import Fraction
 from functools import lru_cache
 
 import sympy as sp
 
-from kexue_lib.derivation._balls import ONE, ZERO, Ball, add, div, inverse, lower, mul, neg, sub
+from kexue_lib.derivation._balls import ONE, ZERO, Ball, add, div, inverse, lower, mul, neg, sub, with_radius
 from kexue_lib.derivation._compile import compiled, integer, rule
 from kexue_lib.derivation._matrices import MatrixSum
-from kexue_lib.derivation._radii import NoValue, Straddle, Undefined, mpf_cmp_key
+from kexue_lib.derivation._radii import NoValue, Straddle, Undefined, mpf_cmp_key, power_of_two
 from kexue_lib.derivation._rounding import conjugate
 
 _RULES = {}
@@ -203,6 +204,32 @@ def _(expression):
         if total is None:
             raise NoValue("an empty sum of matrices")
         return total
+
+    return value
+
+
+@_matrix_rule(sp.Derivative)
+def _(expression):
+    """The derivative of a scalar by a matrix, entry by entry, by central differences: seen, not proven."""
+    if len(expression.variables) != 1 or not isinstance(expression.variables[0], sp.MatrixSymbol):
+        raise NoValue("cannot evaluate this derivative")
+    function, matrix = compiled(expression.expr), expression.variables[0]
+
+    def value(env):
+        at, bits = env.matrices[matrix], env.bits
+        step = sp.Rational(1, 2 ** (bits // 3))
+
+        def moved(i, j, side):
+            unit = sp.Matrix(*at.shape, lambda k, m: side * step if (k, m) == (i, j) else 0)
+            inner = env.at(bits)
+            inner.matrices = env.matrices | {matrix: sp.ImmutableMatrix(at + unit)}
+            return function(inner)
+
+        def slope(i, j):
+            change = div(sub(moved(i, j, 1), moved(i, j, -1), bits), Ball.exact(Fraction(2) / 2 ** (bits // 3)), bits)
+            return with_radius(change, power_of_two(-(bits // 2)), bits)
+
+        return [[slope(i, j) for j in range(at.shape[1])] for i in range(at.shape[0])]
 
     return value
 

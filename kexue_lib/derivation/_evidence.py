@@ -8,8 +8,10 @@ import sympy as sp
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
-from kexue_lib.derivation._errors import DerivationError, VacuousClaim
+from kexue_lib.derivation._aims import branches
+from kexue_lib.derivation._errors import DerivationError
 from kexue_lib.derivation._indexed_facts import ForEvery
+from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._points import Domain, Point, counterexample
 from kexue_lib.derivation._search import suspects
 from kexue_lib.derivation._time import OutOfTime, cpu_seconds, within
@@ -18,7 +20,8 @@ from kexue_lib.derivation._unknowns import Entries
 
 ENOUGH = 20  # points that a checked statement needs
 POINTS = 60  # points that a checked statement gets
-CROSS = 16  # points at which every statement is put to the test before a proof is sought
+CROSS = 14  # points at which every statement is put to the test before a proof is sought
+COSTLY = 4  # the same where a point takes quadrature or a limit
 DIGITS = 45  # that equal sides share, unless a sum, an integral or a limit gives fewer
 AGREE = 3  # points at which a proved statement must be seen to hold
 
@@ -36,12 +39,17 @@ class NumericalTest:
         self.exhausted = False
         self.trouble = self.limit = ""
         self.seen: list[Point] = []
+        self.met: list[Point] = []
 
-    def run(self, count: int, enough: int = POINTS) -> None:
-        """Go on until the statement was found true at `count` points (`enough` if slow); raise where false."""
+    @property
+    def is_costly(self) -> bool:
+        """Whether one point takes quadrature, extrapolation or a sum without end."""
+        ends = (e for total in self.statement.atoms(sp.Sum, sp.Product) for limit in total.limits for e in limit[1:])
+        return self.statement.has(sp.Integral, sp.Limit) or any(end.is_infinite for end in ends)
+
+    def run(self, count: int) -> None:
+        """Go on until the statement was found true at `count` points; raise where false."""
         while self.found < count and self.spent < 12 * self.seconds and not self.exhausted:
-            if self.found >= enough and self.spent > self.seconds / 10:
-                return
             start = cpu_seconds()
             try:
                 point = within(2 * self.seconds, next, self.points, None)
@@ -49,6 +57,7 @@ class NumericalTest:
                     self.exhausted = True
                     return
                 self.drawn += 1
+                self.met.append(point)
                 self.judge(point, within(2 * self.seconds, truth, self.statement, point))
             except OutOfTime:
                 self.trouble = self.trouble or "the numbers take too long"
@@ -62,7 +71,7 @@ class NumericalTest:
             if not isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)):
                 continue
             try:
-                for point in within(self.seconds, suspects, relation, self.domain):
+                for point in within(self.seconds, suspects, relation, self.domain, self.seen):
                     if not within(self.seconds, self.domain.contains, point):
                         continue
                     result = within(self.seconds, truth, self.statement, point)
@@ -86,10 +95,23 @@ class NumericalTest:
         if result.undefined:
             raise DerivationError(self.title, f"undefined at {where}: {result.undefined}", values)
         sides = ""
-        if result.sides:
+        if result.sides and not any(map(is_matrix, result.sides)):
             one, other = (value_text(side, point, apart) for side, apart in zip(result.sides, reversed(result.sides)))
             sides = f": {one} against {other}"
         raise DerivationError(self.title, f"false at {where}{sides}", values)
+
+    def require_every_branch(self) -> None:
+        """Raise where a side of some boundary was reached by points, but by none that could be decided."""
+        for expression in branches(self.statement):
+            reached, decided = (
+                {_sign(expression, point) for point in points} - {None} for points in (self.met, self.seen)
+            )
+            if reached - decided:
+                where = {1: "> 0", -1: "< 0", 0: "= 0"}[min(reached - decided)]
+                raise DerivationError(
+                    self.title,
+                    f"could not decide: no proof was found, and no point with {expression} {where} was decided",
+                )
 
     def require(self, needed: int, otherwise: str) -> None:
         """Raise unless enough points were found (all of them, where the domain has fewer than a proof needs)."""
@@ -99,7 +121,7 @@ class NumericalTest:
         if self.found >= needed:
             return
         if not (self.drawn or self.trouble):
-            raise VacuousClaim(self.title, "no point that satisfies the conditions was found")
+            raise DerivationError(self.title, "could not decide: no point that satisfies the conditions was found")
         reason = f" ({self.trouble})" if self.trouble else ""
         found = f"{self.found} of the {needed} points needed were decided{reason}"
         raise DerivationError(self.title, f"could not decide: {otherwise}; {found}")
@@ -120,6 +142,13 @@ class NumericalTest:
         if any(isinstance(v, Entries) for p in self.seen for v in p.values()):
             words.append("entries of eight kinds")
         return ", ".join(words)
+
+
+def _sign(expression: Any, point: Point) -> int | None:
+    """The sign of a real expression at a point, None where it has none."""
+    numbers = {key: value for key, value in point.items() if isinstance(key, sp.Symbol)}
+    value = expression.subs(numbers)
+    return int(sp.sign(value)) if value.is_extended_real and value.is_number and sp.sign(value).is_Integer else None
 
 
 def _power(size: float) -> str:

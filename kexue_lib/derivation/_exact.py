@@ -30,3 +30,21 @@ def is_exactly_zero(expression):
     except (NotImplementedError, ValueError, TypeError, PolynomialError, ZeroDivisionError):
         return None
     return None
+
+
+_TERMS = 8  # of a sum that an exact test looks at one by one
+
+
+def written_out(expression, point):
+    """Short finite sums and products, not nested, term by term."""
+
+    def terms(total):
+        (index, low, high), *more = total.limits
+        low, high = (end.xreplace(point) for end in (low, high))
+        short = low.is_Integer and high.is_Integer and 0 <= high - low <= _TERMS
+        if more or not short or total.function.has(sp.Sum, sp.Product):
+            return total
+        combine = sp.Add if isinstance(total, sp.Sum) else sp.Mul
+        return combine(*(total.function.xreplace({index: sp.Integer(k)}) for k in range(low, high + 1)))
+
+    return expression.replace(lambda e: isinstance(e, (sp.Sum, sp.Product)), terms)

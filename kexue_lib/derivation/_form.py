@@ -104,6 +104,8 @@ def _built(head: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         return head(*arguments)
     if head in (sp.Symbol, sp.Integer, sp.Rational, sp.Float, Str):
         return head(*arguments, **keywords)
+    if issubclass(head, sp.Mul) and len(arguments) > 2 and arguments[0].is_Number and arguments[1].is_Number:
+        arguments = [arguments[0] * arguments[1], *arguments[2:]]  # srepr takes the sign of a coefficient apart
     if issubclass(head, (sp.Add, sp.Mul)):
         return head._from_args(tuple(arguments))
     if issubclass(head, (ForEvery, Recurrence)):

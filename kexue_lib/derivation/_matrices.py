@@ -229,7 +229,7 @@ def _written(letter: Letter) -> Any:
 
 def matrix_vanishes(gap: Any, given: Sequence[Any] = (), prove: Prover = cannot_prove) -> bool:
     """Whether a matrix is zero for every size and every matrix that `given` allows, its inverses being defined."""
-    return matrices_equal(gap, sp.ZeroMatrix(*_shape(gap)), given, prove)
+    return matrices_equal(gap, sp.ZeroMatrix(*shape(gap)), given, prove)
 
 
 def matrices_equal(lhs: Any, rhs: Any, given: Sequence[Any] = (), prove: Prover = cannot_prove) -> bool:

@@ -127,6 +127,10 @@ class Domain:
             return
         for _ in range(30 if self.solved else 0):  # points of the equations that solving them may have lost
             yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.symbols}
+        for value in _STRUCTURED[:3]:  # all symbols equal that can be, then one of them zero
+            yield {s: value if admits(s, value) else drawn for s, drawn in self._draw().items()}
+        for symbol in self.free * 2:
+            yield self._draw() | {symbol: sp.Integer(0)}
         for i in range(60):
             if i % 2 == 0 and i // 2 < len(_STRUCTURED):  # all symbols equal that can be
                 value = _STRUCTURED[i // 2]

@@ -20,17 +20,20 @@ _REACH = 1e12
 _CANNOT = (ValueError, ZeroDivisionError, OverflowError, TypeError)
 
 
-def suspects(relation: Any, domain: Domain) -> list[Point]:
-    """Points at which the difference of the two sides seems negative, or has a stationary point that is exact."""
-    descent = _Descent(relation, domain)
+def suspects(relation: Any, domain: Domain, seen: list[Point]) -> list[Point]:
+    """Points at which the difference of the two sides seems negative, or has a stationary point that is exact.
+
+    `seen` are points of the domain, from which the search starts.
+    """
+    descent = _Descent(relation, domain, seen)
     return [*descent.stationary(), *descent.lowest()] if descent.possible else []
 
 
 class _Descent:
     """Minimise the difference of the two sides over the real unknowns of the domain."""
 
-    def __init__(self, relation: Any, domain: Domain) -> None:
-        self.domain = domain
+    def __init__(self, relation: Any, domain: Domain, seen: list[Point]) -> None:
+        self.domain, self.seen = domain, seen
         self.solved = {symbol: values[0] for symbol, values in domain.solved.items()}
         self.expression = (relation.gts - relation.lts).subs(self.solved)
         self.symbols = [
@@ -60,7 +63,7 @@ class _Descent:
 
     def lowest(self) -> Iterator[Point]:
         """Where descents from several starts end, if the difference is negative there."""
-        starts = [[float(p[s]) for s in self.symbols] for p in self.domain.points(16)]
+        starts = [[float(p[s]) for s in self.symbols] for p in self.seen]
         starts = [start for start in starts if self._value(start) is not None]
         for start in [*sorted(starts, key=self._value)[:2], *starts[1::6][:2]]:
             end = self._descend(start)
@@ -122,7 +125,7 @@ class _Descent:
 
     def _point(self, coordinates: list[sp.Expr]) -> Point:
         point: Point = dict(zip(self.symbols, coordinates))
-        others = next(self.domain.points(1), {})
+        others = self.seen[0] if self.seen else {}
         point = {k: v for k, v in others.items() if k not in self.solved} | point
         return point | {symbol: expression.subs(point) for symbol, expression in self.solved.items()}
 

@@ -20,7 +20,6 @@ from kexue_lib.derivation._balls import (
     Ball,
     add,
     inverse,
-    lower,
     magnitude,
     mul,
     neg,
@@ -392,16 +391,6 @@ def _infinite_product(at, start, env):
         head = mul(head, factor, bits)
         first += 1
     else:
-        return _unsettled_product(head, at, first, bits)
+        raise NoValue("a product whose factors do not settle near one")
     total = _infinite_sum(lambda k: log(at(k), bits), first, env)
     return mul(head, exp(total, bits), bits)
-
-
-def _unsettled_product(head, at, first, bits):
-    sizes = [mpmath.mp.make_mpf(lower(at(first + k))) for k in range(0, 2000, 100)]
-    if min(sizes) > mpmath.mpf("1.01"):
-        raise NoValue("a product that grows beyond all bounds") if head.flags else Undefined("a divergent product")
-    uppers = [mpmath.mp.make_mpf(upper(at(first + k))) for k in range(0, 2000, 100)]
-    if max(uppers) < mpmath.mpf("0.99"):
-        return ZERO
-    raise Undefined("a product whose factors do not tend to one")

@@ -240,7 +240,7 @@ def _compare_equal(env, x, y, lhs, rhs, costly):
     if not size and radius <= mpmath.ldexp(1, -env.bits // 3) and env.bits > bits_of(250):
         return Truth(True, sides)
     scale = size or mpmath.mpf(1)
-    digits = max(0, int(-mpmath.log10(radius / scale))) if radius else env.bits
+    digits = max(0, min(env.bits, int(-mpmath.log10(radius / scale)))) if radius else env.bits
     coarse = Truth(True if radius <= _COARSE * scale else None, sides, None, f"to {digits} digits")
     if costly:
         return coarse
@@ -265,7 +265,7 @@ def _ordered(statement, env):
     if order is not None:
         return Truth(order in wanted, sides)
     radius, size = _float(upper(difference)), max(_float(lower(x)), _float(lower(y))) or mpmath.mpf(1)
-    digits = max(0, int(-mpmath.log10(radius / size))) if radius else env.bits
+    digits = max(0, min(env.bits, int(-mpmath.log10(radius / size)))) if radius else env.bits
     undecided = Truth(None, sides, None, f"equal to {digits} digits")
     if _is_costly(statement):
         return undecided

@@ -93,7 +93,7 @@ def function_values(function: UndefinedFunction, draw: random.Random, smooth: bo
     kind = draw.choice(("wave", "growth", "polynomial", "shifted"))
     inner = sum(c * t for c, t in zip(coefficient[1 + 2 * count :], arguments)) + sp.Rational(1, 7)
     body += {"wave": 3 * sp.cos(inner), "growth": sp.exp(inner / 4), "shifted": -50}.get(kind, 0)
-    facts = sp.Symbol("f", **function._kwargs) if getattr(function, "_kwargs", None) else function
+    facts = sp.Symbol("f", **(getattr(function, "_kwargs", None) or {}))
     if not smooth and draw.random() < 0.4:
         body = sp.floor(body)
     if facts.is_integer:

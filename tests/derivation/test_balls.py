@@ -28,7 +28,7 @@ def holds(ball, value):
         return gap <= mpmath.mp.make_mpf(rad) + mpmath.ldexp(abs(value) + 1, -1900)
 
 
-@pytest.mark.parametrize("function", _FUNCTIONS, ids=str)
+@pytest.mark.parametrize("function", _FUNCTIONS, ids=lambda function: getattr(function, "__name__", "lambda"))
 @pytest.mark.parametrize("place", [Fraction(1, 3), Fraction(7, 3), Fraction(-5, 7), Fraction(1, 10**20), Fraction(29)])
 def test_elementary_and_special_values_lie_in_their_balls(function, place):
     point = sp.Rational(place.numerator, place.denominator)

@@ -528,7 +528,7 @@ def test_points_satisfy_assumptions_and_conditions():
 
 def test_points_cover_the_domain():
     z = sp.Symbol("z")
-    points = list(Domain(sp.Eq(z, x, evaluate=False), []).points(40))
+    points = list(Domain(sp.Eq(z, x, evaluate=False), []).points(90))
     assert any(point[z].has(sp.I) for point in points)
     assert {sp.sign(point[x]) for point in points} == {-1, 0, 1}
     assert any(point[z] == point[x] for point in points)

@@ -87,6 +87,9 @@ class E:
     def at(self, i):
         return self.entries[i - 1]
 
+    def __repr__(self):
+        return f"entries {self.entries}"
+
 
 STATEMENTS = [
     (Eq(floor(sqrt(2) / (541131238821888000 - 382637568482834149 * sqrt(2)), evaluate=False), 1402), {}, False),

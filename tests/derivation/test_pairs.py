@@ -29,12 +29,14 @@ OPEN = {
     *("angle on the real line", "angle of the diagonal", "half of the angle", "phase of a filter"),
     *("remainder of the negative", "nested remainders", "remainder of a remainder", "remainder of one"),
     *("negative modulus", "piece that is never reached", "around a pole", "between two roots", "root on the left"),
-    *("logarithm below zero", "logarithm of a reciprocal"),
+    *("logarithm below zero", "logarithm of a reciprocal", "product of the sine"),
 }
 # True statements that are refused, and why; they must not be called false.
 UNDECIDED = {
     "mass at a point": "nothing evaluates DiracDelta a second time",
     "mass at zero in a product": "nothing evaluates DiracDelta",
+    "one-sided inverse": "no matrices are found that satisfy an equation between products",
+    "cancelled on the right": "no matrices are found that satisfy an equation between products",
     "affine recursion": "the step needs a sum of powers under an inhomogeneous recurrence",
 }
 # Statements that take seconds: under one title only.
@@ -49,7 +51,7 @@ SLOW = {
     *("Poisson kernel", "ellipse in polar form", "three linear factors", "hypergeometric series at one"),
     *("alternating products of binomials", "quotients of factorials", "sum over all integers", "positive terms"),
     *("geometric series of a bell", "product of the sine", "sine undone", "half of the angle", "between two roots"),
-    *("rising part", "inverse of lower blocks"),
+    *("rising part", "logarithm of a reciprocal"),
 }
 TITLES = (("t", "x"), ("A longer title, with a comma", "squareplus"), ("false", "z9"), ("Σ of 100 % & $x$", "rope"))
 DECIDED: dict[str, tuple[str, str]] = {}
@@ -73,7 +75,7 @@ def decided(pair: Pair, title: str, chapter: str) -> tuple[str, str]:
         assert "could not decide" in str(undecided)
     assert len(d.claims) == (undecided is None)
     assert refused is not None, "the false statement is accepted"
-    assert refused.title == title
+    assert refused.title.startswith(title)
     assert not isinstance(refused, VacuousClaim)
     point = refused.counterexample
     if point is None:

@@ -14,7 +14,7 @@ a, b = sp.symbols("a b", positive=True)
 k = sp.Symbol("k", integer=True)
 n = sp.Symbol("n", integer=True, positive=True)
 X, Y = sp.IndexedBase("X", real=True), sp.IndexedBase("Y", real=True)
-DRAWN = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 REWRITINGS = [sp.expand, sp.factor, sp.together, sp.powsimp, lambda e: e.rewrite(sp.exp), lambda e: e.rewrite(sp.sin)]
 
 

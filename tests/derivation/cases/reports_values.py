@@ -197,9 +197,6 @@ says("nonnegative less negative", x - y > 0, x - y > 0, given=[x >= 0, y < 0], w
 # --- matrices ---------------------------------------------------------------------------------------------------------
 C = sp.MatrixSymbol("C", n, n)
 In, zero = sp.Identity(n), sp.ZeroMatrix(n, n)
-# sympy/sympy#21866
-lower, undone = sp.BlockMatrix([[In, zero], [In, In]]), sp.BlockMatrix([[In, zero], [-In, In]])
-eq("inverse of lower blocks", lower * undone, sp.BlockMatrix([[In, zero], [zero, In]]), lower)
 # sympy/sympy#13835
 slope = sp.ImmutableMatrix(4, 4, lambda row, column: row + a * column)
 eq("determinant of rank two", sp.Determinant(slope), 0, -a)
