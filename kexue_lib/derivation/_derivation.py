@@ -36,6 +36,7 @@ class Derivation:
     Raises:
         TypeError, ValueError: naming the argument.
 
+    >>> import sympy as sp
     >>> x = sp.Symbol("x", real=True)
     >>> d = Derivation("squareplus")
     >>> d.equal("Difference of squares", (x - 1) * (x + 1), x**2 - 1)

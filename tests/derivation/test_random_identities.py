@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from kexue_lib.derivation import Derivation, DerivationError, VacuousClaim
 
+# The time limit may strike inside hypothesis's own callback of the garbage collector; it strikes again after it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 x, y = sp.symbols("x y", real=True)
 a, b = sp.symbols("a b", positive=True)
 k = sp.Symbol("k", integer=True)

@@ -110,7 +110,7 @@ class ChapterCards(CardDirective):
         card += nodes.paragraph("", "", *inline(self, chapter.answer), classes=["tile-text"])
         foot = nodes.paragraph(classes=["tile-foot"])
         for evidence, count in stored.totals([chapter]).items():
-            badge = evidence_badge(evidence)
+            badge = evidence_badge({"evidence": evidence, "instance": ""})
             badge.insert(0, nodes.Text(f"{count} "))
             foot += [badge, nodes.Text(" ")]
         card += foot
