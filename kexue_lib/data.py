@@ -14,6 +14,20 @@ import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+__all__ = [
+    "Corpus",
+    "Digits",
+    "Minibatches",
+    "byte_windows",
+    "digits",
+    "flip_labels",
+    "minibatches",
+    "ngram_entropy",
+    "python_source",
+    "python_topics",
+    "word_tokens",
+]
+
 _DIGITS = 1797  # images that scikit-learn ships
 _SPLIT_SEED = 20240919  # of the split that every chapter shares
 

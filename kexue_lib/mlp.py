@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+__all__ = ["mlp"]
+
 
 def mlp(
     sizes: Sequence[int],

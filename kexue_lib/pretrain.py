@@ -21,6 +21,8 @@ from kexue_lib.attention.core import DecoderLM, LMConfig
 from kexue_lib.data import byte_windows, ngram_entropy, python_source
 from kexue_lib.training import FitResult, fit, warmup_linear
 
+__all__ = ["main", "parser", "pretrain"]
+
 
 def pretrain(
     *,

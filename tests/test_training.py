@@ -16,7 +16,7 @@ from torch import nn
 from kexue_lib.data import minibatches
 from kexue_lib.mlp import mlp
 from kexue_lib.training import fit, process_generator, warmup_cosine, warmup_linear
-from kexue_lib.training_checkpoint import FILE, read_checkpoint, write_checkpoint
+from kexue_lib.training._checkpoint import FILE, read_checkpoint, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -275,7 +275,7 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(tmp_path):
     write_checkpoint(tmp_path, {"step": 1})
     code = (
         "import resource, signal, torch\n"
-        "from kexue_lib.training_checkpoint import write_checkpoint\n"
+        "from kexue_lib.training._checkpoint import write_checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         f"print(write_checkpoint({str(tmp_path)!r}, {{'step': 2, 'x': torch.zeros(10**6)}}))"
@@ -295,7 +295,7 @@ KILLS = textwrap.dedent(
     sys.path.insert(0, {tests!r})
     from test_training import adam, draw, minibatches, network, process_generator, squared, weights
     from kexue_lib.training import fit, warmup_cosine
-    from kexue_lib.training_checkpoint import FILE, read_checkpoint
+    from kexue_lib.training._checkpoint import FILE, read_checkpoint
 
     def life(folder):
         pid = os.fork()

@@ -15,8 +15,6 @@ MIN_CLAIMS, MIN_FIGURES, MAX_BYTES = 8, 3, 1_000_000
 SECTIONS = ("in your own code", "against the field", "beyond the article", "exercises", "references")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tmp"}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError(\(\))?\s*$", re.M)
-# A module that says so belongs to another one, whose functions are the ones to call and to document in full.
-INNER = re.compile(r"^Parts? of :mod:`kexue_lib", re.M)
 BOOK_IN_NOTEBOOK = re.compile(r"^(```\{|:::|\{[a-z]+\}`)", re.M)
 
 
@@ -43,13 +41,13 @@ def chapter_faults(path: Path) -> list[str]:
     claims = list(notebooks.bundles(content, notebooks.CLAIM))
     outputs = [o for c in code for o in c.get("outputs", [])]
     found = notebooks.faults(content)
-    for twin in (
-        f"kexue_lib/{part}/{slug}.py",
-        f"tests/{part}/test_{slug}.py",
-        f"benchmarks/{part}/bench_{slug}.py",
+    for places in (
+        (f"kexue_lib/{part}/{slug}.py", f"kexue_lib/{part}/{slug}/__init__.py"),
+        (f"tests/{part}/test_{slug}.py", f"tests/{part}/{slug}"),
+        (f"benchmarks/{part}/bench_{slug}.py",),
     ):
-        if not (notebooks.ROOT / twin).exists():
-            found.append(f"has no {twin}")
+        if not any((notebooks.ROOT / place).exists() for place in places):
+            found.append(f"has no {' or '.join(places)}")
     if [c["execution_count"] for c in code] != list(range(1, len(code) + 1)):
         found.append("is not the result of one clean run")
     if len(claims) < MIN_CLAIMS:
@@ -92,8 +90,7 @@ def module_faults(path: Path) -> list[str]:
     if UNFINISHED.search(text) and path != Path(__file__).resolve():
         found.append(f"is unfinished: {UNFINISHED.search(text).group(0)}")
     tree = ast.parse(text)
-    inner = path.stem.startswith("_") or INNER.search(ast.get_docstring(tree) or "")
-    if "kexue_lib" in path.relative_to(notebooks.ROOT).parts and not inner:
+    if notebooks.LIBRARY in path.relative_to(notebooks.ROOT).parts and not notebooks.is_inner(path):
         for node in tree.body:
             if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
                 continue

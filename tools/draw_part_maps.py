@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from kexue_lib.attention.attention_config import AttentionConfig, kv_cache_elements
 from kexue_lib.attention.decoder_only import attention_matrix, head_masks
+from kexue_lib.attention.mla import AttentionConfig, kv_cache_elements
 from kexue_lib.attention.nbce import nbce_logits
 from kexue_lib.attention.softmax_robustness import (
     attention_average,

@@ -118,6 +118,15 @@ def module_file(name: str) -> Path | None:
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
+def is_inner(path: Path) -> bool:
+    """Return whether a file of the library is the business of its package alone: a leading underscore says so.
+
+    Args:
+        path: a Python file of the repository.
+    """
+    return any(part.startswith("_") and part != "__init__.py" for part in path.relative_to(ROOT).parts)
+
+
 def library_files(code: str) -> list[Path]:
     """Return every file of the library that a piece of code reaches through imports.
 

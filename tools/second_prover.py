@@ -19,7 +19,7 @@ import sympy as sp
 import z3
 from sympy.core.function import AppliedUndef
 
-from kexue_lib.derivation import _form as form
+from kexue_lib.derivation import form
 
 # The solver's own count of work, not seconds: the answer is the same on every machine.
 EFFORT = 2_000_000

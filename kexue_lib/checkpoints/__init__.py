@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+__all__ = ["MAX_TABLE", "MAX_WEIGHTS", "load", "names", "rounded", "save"]
+
 FOLDER = Path(__file__).parent
 MAX_WEIGHTS, MAX_TABLE = 2_000_000, 200_000  # bytes
 

@@ -9,7 +9,7 @@ import sympy as sp
 
 from kexue_lib.derivation import _arguments as accept
 from kexue_lib.derivation import _display as show
-from kexue_lib.derivation import _form as form
+from kexue_lib.derivation import form
 from kexue_lib.derivation import _measured as measured
 from kexue_lib.derivation._claim import EVIDENCE, Claim, plain
 from kexue_lib.derivation._decision import Decision

@@ -18,6 +18,15 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+__all__ = [
+    "RotaryEmbedding",
+    "apply_rotary",
+    "cos_sin",
+    "inverse_frequencies",
+    "layout_permutation",
+    "log_length_scale",
+]
+
 Layout = Literal["half", "interleaved"]
 
 

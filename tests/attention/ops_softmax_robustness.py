@@ -15,7 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from kexue_lib.attention import softmax_robustness as sr
-from kexue_lib.attention.attention_stats import _BlockwiseAttention
+from kexue_lib.attention.softmax_robustness._stats import _BlockwiseAttention
 
 # torch.compile cannot trace the shape checks that the tests wrap around the methods of an autograd function.
 for method in ("forward", "setup_context", "backward"):

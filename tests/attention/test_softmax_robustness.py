@@ -16,7 +16,6 @@ from scipy import stats
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from kexue_lib.attention.attention_stats import AttentionStats
 from kexue_lib.attention.softmax_robustness import (
     attention_average,
     attention_stats,
@@ -32,6 +31,7 @@ from kexue_lib.attention.softmax_robustness import (
     softmax_entropy,
     sphere_entropy_deficit,
 )
+from kexue_lib.attention.softmax_robustness._stats import AttentionStats
 
 LIGHT = ("gaussian", "uniform", "laplace", "gumbel")
 
@@ -303,7 +303,7 @@ def test_causal_rows_see_keys_up_to_their_own(L: int, S: int):
 
 
 def test_many_tiles_of_queries_heads_and_keys(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kexue_lib.attention.attention_stats._TILE", 12)
+    monkeypatch.setattr("kexue_lib.attention.softmax_robustness._stats._TILE", 12)
     q, k, v = normal(2, 3, 11, 4), normal(3, 13, 4, seed=1), normal(2, 1, 13, 2, seed=2)
     masks = [(2, 3, 11, 13), (2, 1, 11, 13), (3, 1, 13), (11, 1), (13,), ()]
     for shape in masks:

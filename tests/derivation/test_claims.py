@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sympy as sp
 
-from kexue_lib.derivation import Derivation, DerivationError, ForEvery, Recurrence, _display, _form
+from kexue_lib.derivation import Derivation, DerivationError, ForEvery, Recurrence, _display, form
 
 x, y = sp.symbols("x y", real=True)
 a, b = sp.symbols("a b", positive=True)
@@ -194,9 +194,9 @@ FORMS = [
 
 @pytest.mark.parametrize(("statement", "given"), FORMS, ids=range(len(FORMS)))
 def test_form_is_read_back_to_the_same_statement(statement, given):
-    text = _form.write(statement, given)
-    again, conditions = _form.read(text)
-    assert _form.write(again, conditions) == text
+    text = form.write(statement, given)
+    again, conditions = form.read(text)
+    assert form.write(again, conditions) == text
     assert sp.srepr(again) == sp.srepr(statement)
 
 
@@ -206,7 +206,7 @@ def test_form_is_read_back_to_the_same_statement(statement, given):
 )
 def test_form_reads_statements_only(text):
     with pytest.raises(ValueError, match="text"):
-        _form.read(text)
+        form.read(text)
 
 
 def ordered(text):
@@ -221,8 +221,8 @@ def test_forms_of_all_claims_of_the_book_are_read_back():
             for output in cell.get("outputs", []):
                 claim = output.get("data", {}).get(_display.CLAIM_MIME)
                 if claim and claim["evidence"] != "measured":
-                    statement, given = _form.read(claim["form"])
-                    assert ordered(_form.write(statement, given)) == ordered(claim["form"]), claim["title"]
+                    statement, given = form.read(claim["form"])
+                    assert ordered(form.write(statement, given)) == ordered(claim["form"]), claim["title"]
                     count += 1
     assert count > 400
 

@@ -14,7 +14,7 @@ pytest.importorskip("z3")
 
 from second_prover import CONFIRMED, confirm, stored_claims  # noqa: E402
 
-from kexue_lib.derivation import _form as form  # noqa: E402
+from kexue_lib.derivation import form  # noqa: E402
 
 x, y = sp.symbols("x y", real=True)
 a, b = sp.symbols("a b", positive=True)

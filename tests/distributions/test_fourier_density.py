@@ -13,7 +13,6 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from kexue_lib.distributions import fourier_line, trigonometric_sum
 from kexue_lib.distributions.fourier_density import (
     FourierDensity,
     FourierDistribution,
@@ -24,6 +23,8 @@ from kexue_lib.distributions.fourier_density import (
     periodic_prob,
     spectral_factor,
 )
+from kexue_lib.distributions.fourier_density import _line as fourier_line
+from kexue_lib.distributions.fourier_density import _trigonometric_sum as trigonometric_sum
 
 RAISED_COSINE = torch.tensor([1.0, 1.0], dtype=torch.float64)
 

@@ -17,8 +17,6 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor
 
-from kexue_lib.distributions.k_subset import tilt
-from kexue_lib.distributions.polynomial_product import correlation, product
 from kexue_lib.distributions.smooth_topk import (
     SmoothTopK,
     grad_topk,
@@ -31,6 +29,8 @@ from kexue_lib.distributions.smooth_topk import (
     threshold,
     topk_cross_entropy,
 )
+from kexue_lib.distributions.smooth_topk._k_subset import tilt
+from kexue_lib.distributions.smooth_topk._polynomial_product import correlation, product
 
 settings.register_profile("deterministic", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("deterministic")

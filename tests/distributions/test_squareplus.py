@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
 
-from kexue_lib.distributions import squareplus_kernels as kernels
 from kexue_lib.distributions.squareplus import (
     B_CURVATURE,
     B_LEAST_SQUARES,
@@ -30,6 +29,7 @@ from kexue_lib.distributions.squareplus import (
     squareplus_grad,
     squareplus_inverse,
 )
+from kexue_lib.distributions.squareplus import _kernels as kernels
 
 every_function = pytest.mark.parametrize("name", ["squareplus", "squareplus_grad", "squareplus_gate"])
 every_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

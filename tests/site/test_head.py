@@ -67,7 +67,7 @@ def test_reference_shows_every_public_module(site: Path):
 
 def test_chapter_and_reference_link_to_each_other(site: Path):
     for chapter in stored.chapters(ROOT):
-        if not (ROOT / f"{chapter.module.replace('.', '/')}.py").is_file():
+        if not reference.module_file(ROOT, chapter.module):
             continue
         part = chapter.article.part
         page = (site / f"{chapter.article.docname}.html").read_text(encoding="utf-8")

@@ -24,7 +24,6 @@ NAMED = re.compile(r"(?:[\w.]+\.)?(\w+)(?:\([^()]*\))?")
 # What a docstring marks on purpose: code, math, strong words, fields such as :param x:.
 MARKED = re.compile(r"(``.+?``|:\w+(?:\s[^:]*)?:(?:`[^`]+`)?|`[^`]+`_{0,2}|\$[^$\s](?:[^$]*[^$\s])?\$|\*\*\w.*?\*\*)")
 ROLE = re.compile(r"(?::(\w+):)?`([^`]+)`|\*(\w+)\*")  # :role:`content`, `content`, *word*
-INNER = re.compile(r"^Part of :mod:", re.M)
 UNINTENDED = re.compile(r"(?<!\\)[|*]|(?<=\w)_(?!\w)")
 
 
@@ -64,7 +63,7 @@ class PartFunctions(BookDirective):
         known = modules(self.root, part)
         found, shown, shared = [], set(), []
         for name in [*(m for m in chapters if m in known), *(m for m in known if m not in chapters)]:
-            self.env.note_dependency(str(self.root / f"{name.replace('.', '/')}.py"))
+            self.env.note_dependency(str(module_file(self.root, name)))
             rows = [self._row(name, member, summary) for member, summary, of in members(name) if of not in shown]
             shown |= {of for *_, of in members(name)}
             if chapter := chapters.get(name):
@@ -140,18 +139,27 @@ def modules(root: Path, package: str) -> list[str]:
         package: ``"distributions"``, or ``"."`` for the modules that all chapters share.
 
     Returns:
-        Dotted names, sorted. A module that says it is part of another is how that one works and no reader's business.
+        Dotted names, sorted. A file whose name begins with an underscore is inner: how its package works.
     """
     folder = root / LIBRARY / package
-    paths = [path for path in folder.glob("*.py") if not path.stem.startswith("_")]
-    names = [path.stem for path in paths if not INNER.search(path.read_text(encoding="utf-8"))]
-    if package == ".":
-        names = [name for name in names if name.split("_")[0] not in names or "_" not in name]
-    if package == ".":  # packages that are no part of the book
-        found = (path.parent.name for path in folder.glob("*/__init__.py"))
-        names += [name for name in found if not (root / "chapters" / name).is_dir()]
-    prefix = LIBRARY if package == "." else f"{LIBRARY}.{package}"
-    return [f"{prefix}.{name}" for name in sorted(names)]
+    found = folder.rglob("*.py") if package != "." else [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+    paths = [path.parent if path.name == "__init__.py" else path.with_suffix("") for path in found]
+    names = [path.relative_to(folder).parts for path in paths if path != folder]
+    if package == ".":  # a part of the book has a page of its own
+        names = [name for name in names if not (root / "chapters" / name[0]).is_dir()]
+    public = [name for name in names if not any(word.startswith("_") for word in name)]
+    return [".".join([LIBRARY, *([] if package == "." else [package]), *name]) for name in sorted(public)]
+
+
+def module_file(root: Path, module: str) -> Path | None:
+    """Return the file of a module of the library, or None when there is none.
+
+    Args:
+        root: the folder that holds the library.
+        module: dotted name.
+    """
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def members(module: str) -> list[tuple[str, str, object]]:
@@ -220,7 +228,8 @@ def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
     """
     module = chapter_module(app.env.docname)
     root = Path(app.srcdir)
-    if module is None or not (root / f"{module.replace('.', '/')}.py").is_file():
+    code = module and module_file(root, module)
+    if not code:
         return
     part, slug = module.split(".")[1:]
     base = repository(app.config)
@@ -237,11 +246,12 @@ def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
         refdoc=app.env.docname,
     )
     for word, path in (
-        ("source", f"kexue_lib/{part}/{slug}.py"),
+        ("source", code.relative_to(root).as_posix().removesuffix("/__init__.py")),
+        ("tests", f"tests/{part}/{slug}"),
         ("tests", f"tests/{part}/test_{slug}.py"),
         ("benchmark", f"benchmarks/{part}/bench_{slug}.py"),
     ):
-        if (root / path).is_file():
+        if (root / path).exists():
             line += [nodes.Text(" · "), nodes.reference("", word, refuri=f"{base}/{path}")]
     section = next(doctree.findall(nodes.section), None)
     if section is not None:
@@ -281,7 +291,9 @@ def _link_to_source(app: Sphinx, config: Config) -> None:
             lines, first = inspect.getsourcelines(inspect.unwrap(found))
         except (TypeError, OSError):
             return None
-        return f"{base}/{info['module'].replace('.', '/')}.py#L{first}-L{first + len(lines) - 1}"
+        file = Path(inspect.getsourcefile(inspect.unwrap(found)))
+        place = file.relative_to(Path(importlib.import_module(LIBRARY).__file__).parent.parent).as_posix()
+        return f"{base}/{place}#L{first}-L{first + len(lines) - 1}"
 
     config.linkcode_resolve = resolve
 

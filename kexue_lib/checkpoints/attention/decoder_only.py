@@ -25,6 +25,23 @@ from kexue_lib.checkpoints import rounded, save
 from kexue_lib.data import byte_windows, ngram_entropy, python_source
 from kexue_lib.training import fit, warmup_linear
 
+__all__ = [
+    "BATCH",
+    "HIDDEN_BYTE",
+    "LENGTH",
+    "MASKED",
+    "SEEDS",
+    "STEPS",
+    "LinearSelfAttention",
+    "causal_run",
+    "main",
+    "masked",
+    "masked_run",
+    "seq2seq_run",
+    "spectrum",
+    "train",
+]
+
 STEPS, SEEDS, BATCH, LENGTH = 240, (0, 1, 2, 3), 16, 128
 SIZES = {"d_model": 64, "n_layers": 2, "n_heads": 4}
 BASE = LMConfig(vocab_size=256, **SIZES)

@@ -7,12 +7,13 @@ import time
 
 import torch
 
-from kexue_lib.attention.core import DecoderLM, LMConfig
-from kexue_lib.attention.lookup_task import lookup_accuracy, lookup_batches
+from kexue_lib.attention.core import DecoderLM, LMConfig, lookup_accuracy, lookup_batches
 from kexue_lib.checkpoints import rounded, save
 from kexue_lib.data import ngram_entropy, python_source
 from kexue_lib.pretrain import pretrain
 from kexue_lib.training import fit, warmup_linear
+
+__all__ = ["LOOKUP_STEPS", "STEPS", "lookup_run", "main"]
 
 STEPS, LOOKUP_STEPS = 365, 500
 

@@ -14,6 +14,20 @@ from kexue_lib.checkpoints import rounded, save
 from kexue_lib.data import byte_windows, ngram_entropy, python_source
 from kexue_lib.training import fit, warmup_linear
 
+__all__ = [
+    "HEADS",
+    "HIDDEN",
+    "LAYERS",
+    "SEEDS",
+    "STEPS",
+    "WIDTH",
+    "attention_parameters",
+    "hidden_width",
+    "main",
+    "make_model",
+    "run",
+]
+
 STEPS, SEEDS = 360, (0, 1, 2)
 WIDTH, LAYERS, HEADS, HIDDEN = 128, 2, 4, 352  # HIDDEN: of the feed-forward layers beside MHA
 SIZES = {"d_model": WIDTH, "n_heads": HEADS}

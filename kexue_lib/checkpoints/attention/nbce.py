@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 
 from kexue_lib.attention.core import DecoderLM
-from kexue_lib.attention.reading_task import BOS, DEFAULT, make_model, sample_batch, sample_trial
+from kexue_lib.attention.nbce.reading_task import BOS, DEFAULT, make_model, sample_batch, sample_trial
 from kexue_lib.checkpoints import rounded, save
 from kexue_lib.training import fit, warmup_linear
+
+__all__ = ["BATCH", "SEED", "STEPS", "accuracy", "main"]
 
 STEPS, BATCH, SEED = 2000, 64, 0
 VARIANTS = {"soft": DEFAULT, "hard": 1.0}

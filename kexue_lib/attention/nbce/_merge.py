@@ -1,0 +1,189 @@
+"""Merging the next-token distributions that one model gives with different contexts."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from kexue_lib._tracing import is_traced
+from kexue_lib.attention.core import truncate_log_probs
+from kexue_lib.distributions.sparsity import renyi_entropy
+
+Pooling = Literal["mean", "max", "min_entropy", "mixture"]
+FLOOR = -100.0  # what the mean counts for a token that truncation cut from one row but not from all
+
+
+class NBCEOutput(NamedTuple):
+    """What :func:`nbce_logits` returns.
+
+    ``logits`` ``(..., V)``, merged and unnormalised; ``index`` ``(...)``, the chosen context, −1 where none is chosen;
+    ``entropy`` ``(..., n)`` of the truncated contexts in nats, inf where a context is absent.
+    """
+
+    logits: Float[Tensor, "*batch vocab"]
+    index: Int64[Tensor, "*batch"]
+    entropy: Float[Tensor, "*batch n"]
+
+
+def entropy_of(log_probs: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
+    r"""Return :math:`-\sum_i p_i\log p_i` in nats; −inf contributes 0 and nothing is renormalised.
+
+    Args:
+        log_probs: ``(..., V)``.
+
+    >>> entropy_of(torch.tensor([0.5, 0.5, 0.0]).log())
+    tensor(0.6931)
+    """
+    return renyi_entropy(log_probs, 1.0, log_input=True)
+
+
+def nbce_logits(
+    context_logits: Float[Tensor, "*batch n vocab"],
+    prior_logits: Float[Tensor, "*batch vocab"] | None = None,
+    *,
+    beta: float | int | Float[Tensor, "..."] = 0.25,
+    pooling: Pooling = "min_entropy",
+    top_p: float | None = 0.95,
+    top_k: int | None = None,
+    renormalize: bool = False,
+    eta: float | int = 0.0,
+    previous: Int[Tensor, "*batch"] | None = None,
+    context_mask: Bool[Tensor, "..."] | None = None,
+    weights: Float[Tensor, "..."] | None = None,
+) -> NBCEOutput:
+    r"""Merge the predictions of n contexts and of no context into one (naive Bayes context extension).
+
+    .. math:: (\beta+1)\,\mathcal P[\log p(T|S_1),\dots,\log p(T|S_n)]-\beta\log p(T)
+
+    Each row, the prior included, is normalised and truncated first. A token that the prior's truncation cut gets
+    :math:`\mathcal P` alone. With ``beta = -1`` the result is the prior.
+
+    Args:
+        context_logits: raw logits with each context, ``(..., n, V)``.
+        prior_logits: raw logits without any context, ``(..., V)``; None needs ``beta = 0``.
+        beta: weight of the prior, at least −1; a tensor is broadcast to ``(...)`` and its values are not checked.
+        pooling: :math:`\mathcal P`. ``"mean"`` of the log-probabilities (with β = n − 1 naive Bayes; a token cut from
+            some rows counts −100 there, one cut from all rows −inf); ``"max"``; ``"min_entropy"``: the row that is
+            least uncertain, lowest index first; ``"mixture"``: log of the weighted mean of the probabilities.
+        top_p: nucleus of each row; None keeps all tokens.
+        top_k: tokens of each row; None keeps all.
+        renormalize: make the truncated rows sum to one again, which also changes their entropies.
+        eta: nats taken off the entropy of the context that ``previous`` names, at least 0 (``"min_entropy"``).
+        previous: index chosen at the step before, −1 for none; default none.
+        context_mask: True where a context is present, broadcast to ``(..., n)``; absent ones count nowhere.
+        weights: of the mixture, broadcast to ``(..., n)``, not negative; default equal.
+
+    Returns:
+        ``NBCEOutput(logits, index, entropy)`` in float32 or better.
+
+    Raises:
+        TypeError: integer logits.
+        ValueError: no contexts, different vocabularies, unknown ``pooling``, ``beta`` < −1 or not 0 without a prior,
+            ``eta`` < 0, ``top_p`` outside (0, 1], ``top_k`` < 1, a row without a present context (checked where reading
+            the mask needs no waiting: on a CPU and outside ``torch.compile``; elsewhere its logits are NaN), or
+            ``weights`` without ``"mixture"``.
+
+    Cost: O(n V), and with ``top_p`` or ``top_k`` a truncation of n + 1 rows. Nothing is read back from an accelerator.
+    Source: articles 9617 (the rule), 9632 (truncation, ``eta``).
+
+    >>> contexts = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.1, 0.0]])
+    >>> out = nbce_logits(contexts, torch.zeros(3), top_p=None)
+    >>> out.index.item(), out.logits.argmax().item()
+    (0, 0)
+    """
+    _check(context_logits, prior_logits, beta, pooling, eta, weights)
+    dtype = torch.promote_types(context_logits.dtype, torch.float32)
+    rows, present = context_logits.to(dtype), None
+    if context_mask is not None:
+        present = context_mask.expand(rows.shape[:-1])
+        if present.device.type == "cpu" and not is_traced() and not present.any(-1).all():
+            raise ValueError("context_mask: a row has no present context, expected at least one")
+        rows = rows.masked_fill(~present[..., None], 0.0)  # whatever stands there must not reach a gradient
+    rows = truncate_log_probs(rows.log_softmax(-1), top_p=top_p, top_k=top_k, renormalize=renormalize)
+    entropy = entropy_of(rows)
+    if present is not None:
+        entropy = entropy.masked_fill(~present, torch.inf)
+    index = torch.full(rows.shape[:-2], -1, dtype=torch.int64, device=rows.device)
+    if pooling == "min_entropy":
+        index = _least_uncertain(entropy, eta, previous)
+        pooled = rows.gather(-2, index[..., None, None].expand(*index.shape, 1, rows.shape[-1])).squeeze(-2)
+    else:
+        pooled = _pooled(rows, present, pooling, weights)
+    if present is not None:
+        pooled = pooled.masked_fill(~present.any(-1, keepdim=True), torch.nan)
+    if prior_logits is None:
+        return NBCEOutput(pooled, index, entropy)
+    prior = truncate_log_probs(
+        prior_logits.to(dtype).log_softmax(-1), top_p=top_p, top_k=top_k, renormalize=renormalize
+    )
+    return NBCEOutput(_against_prior(pooled, prior, beta), index, entropy)
+
+
+def _least_uncertain(entropy: Tensor, eta: float | int, previous: Tensor | None) -> Tensor:
+    if eta and previous is not None:
+        chosen = torch.arange(entropy.shape[-1], device=entropy.device) == previous[..., None]
+        entropy = torch.where(chosen, entropy - eta, entropy)
+    return entropy.argmin(-1)
+
+
+def _pooled(rows: Tensor, present: Tensor | None, pooling: str, weights: Tensor | None) -> Tensor:
+    """Mean, maximum or mixture of ``(..., n, V)`` over the present rows."""
+    if present is not None:
+        rows = rows.masked_fill(~present[..., None], -torch.inf)
+    if pooling == "max":
+        return rows.amax(-2)
+    kept = rows.isfinite()
+    nowhere = ~kept.any(-2)
+    count = torch.full_like(rows[..., 0], 1.0) if present is None else present.to(rows.dtype)  # (..., n)
+    if pooling == "mean":
+        filled = torch.where(kept, rows, FLOOR) * count[..., None]
+        return (filled.sum(-2) / count.sum(-1, keepdim=True)).masked_fill(nowhere, -torch.inf)
+    share = count if weights is None else count * weights.to(rows)
+    share = (share / share.sum(-1, keepdim=True)).log()
+    # Where all rows are −inf the gradient of logsumexp would be 0/0.
+    summed = (rows.masked_fill(nowhere[..., None, :], 0.0) + share[..., None]).logsumexp(-2)
+    return summed.masked_fill(nowhere, -torch.inf)
+
+
+def _against_prior(pooled: Tensor, prior: Tensor, beta: float | int | Tensor) -> Tensor:
+    """(β + 1) pooled − β prior, with the conventions for −inf."""
+    both = pooled.isfinite() & prior.isfinite()
+    excess = torch.where(both, pooled - prior, 0.0)
+    if isinstance(beta, Tensor):
+        beta = beta.to(pooled)[..., None]
+        return torch.where(beta == -1, prior, pooled + beta * excess)
+    return prior if beta == -1 else pooled + beta * excess
+
+
+def _check(
+    context_logits: Tensor,
+    prior_logits: Tensor | None,
+    beta: float | int | Tensor,
+    pooling: str,
+    eta: float | int,
+    weights: Tensor | None,
+) -> None:
+    for name, logits in (("context_logits", context_logits), ("prior_logits", prior_logits)):
+        if logits is not None and not logits.is_floating_point():
+            raise TypeError(f"{name}: got {logits.dtype}, expected a floating dtype")
+    if context_logits.ndim < 2 or 0 in context_logits.shape[-2:]:
+        raise ValueError(
+            f"context_logits: got shape {tuple(context_logits.shape)}, expected (..., n, V) with n, V >= 1"
+        )
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling: got {pooling!r}, expected one of {', '.join(get_args(Pooling))}")
+    if not isinstance(beta, Tensor) and not beta >= -1:
+        raise ValueError(f"beta: got {beta!r}, expected a number of at least -1")
+    if prior_logits is None and (isinstance(beta, Tensor) or beta != 0):
+        raise ValueError("prior_logits: got None, needed unless beta is 0")
+    if prior_logits is not None:
+        expected = (*context_logits.shape[:-2], context_logits.shape[-1])
+        if prior_logits.shape != expected:
+            raise ValueError(f"prior_logits: got shape {tuple(prior_logits.shape)}, context_logits asks for {expected}")
+    if not eta >= 0:
+        raise ValueError(f"eta: got {eta!r}, expected a number of at least 0")
+    if weights is not None and pooling != "mixture":
+        raise ValueError(f"weights: only the mixture has weights, got pooling {pooling!r}")

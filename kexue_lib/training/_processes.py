@@ -1,0 +1,157 @@
+"""Devices and processes of a training run: Accelerate's settings, sharding, and state gathered from all processes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+with warnings.catch_warnings():  # Accelerate imports tqdm's notebook bar, which complains where ipywidgets is missing
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import gather_object
+
+__all__ = [
+    "Accelerator",
+    "each_shard",
+    "full_optimizer_state",
+    "full_state",
+    "gather_object",
+    "load_optimizer_state",
+    "load_state",
+    "make_accelerator",
+    "plain",
+    "shard",
+    "wants_sharding",
+]
+
+
+def make_accelerator(precision: str, device: torch.device | str | None) -> Accelerator:
+    """Return an Accelerator with settings of its own.
+
+    Accelerate keeps its settings for the life of the process; each run starts from fresh ones, but several processes
+    keep their group.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
+        device: where to train; default: the best there is.
+
+    Raises:
+        ValueError: ``precision`` is "fp16" on a CPU.
+    """
+    wanted = torch.device(device) if device is not None else None
+    if precision == "fp16" and (wanted.type if wanted else _best_device()) == "cpu":
+        raise ValueError("precision: 'fp16' needs a GPU, on a CPU take 'bf16' or 'no'")
+    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
+    cpu = (wanted.type if wanted else _best_device()) == "cpu"
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
+        torch.cuda.set_device(wanted)
+        accelerator.state.device = wanted
+    return accelerator
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def wants_sharding() -> bool:
+    """Return whether the launcher asked for fully sharded training.
+
+    ``accelerate launch --use_fsdp`` sets ``ACCELERATE_USE_FSDP``; with ``torchrun`` it can be set by hand.
+    """
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and dist.is_initialized()
+
+
+def shard(module: nn.Module, device: torch.device) -> None:
+    """Shard parameters over all processes (FSDP2): every block of a ModuleList on its own, the rest together."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    for parameter in module.parameters():
+        dist.broadcast(parameter.data, 0)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for container in [m for m in module.modules() if isinstance(m, nn.ModuleList)]:
+        for block in container:
+            if any(True for _ in block.parameters()):
+                fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def each_shard(module: nn.Module, action: Literal["unshard", "reshard"]) -> None:
+    """Gather the parameters of a sharded module, or let go of them again.
+
+    Needed where a module is called other than through the root that was sharded, as in evaluation.
+    """
+    for part in module.modules():
+        if hasattr(part, action):
+            getattr(part, action)()
+
+
+def full_state(module: nn.Module, sharded: bool) -> dict[str, Any]:
+    """Return a module's whole state, gathered from all processes if it is sharded.
+
+    All processes have to call it.
+    """
+    if not sharded:
+        return plain(module.state_dict())
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def load_state(module: nn.Module, state: dict[str, Any], sharded: bool) -> None:
+    """Load what :func:`full_state` returned.
+
+    All processes have to call it, each with the whole state.
+    """
+    if not sharded:
+        module.load_state_dict(state)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
+
+
+def full_optimizer_state(model: nn.Module, optimizer: Optimizer, sharded: bool) -> dict[str, Any]:
+    """Return an optimizer's whole state, gathered from all processes if the model is sharded.
+
+    All processes have to call it.
+    """
+    if not sharded:
+        return plain(optimizer.state_dict())
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_optimizer_state_dict(model, optimizer, options=options)
+
+
+def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], sharded: bool) -> None:
+    """Load what :func:`full_optimizer_state` returned.
+
+    All processes have to call it, each with the whole state.
+    """
+    if not sharded:
+        optimizer.load_state_dict(state)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True))
+
+
+def plain(state: Any) -> Any:
+    """Return state without what ``torch.load(weights_only=True)`` refuses.
+
+    That is functions (a schedule keeps its own) and NumPy numbers.
+    """
+    if isinstance(state, dict):
+        return {k: plain(v) for k, v in state.items() if not callable(v)}
+    if isinstance(state, (list, tuple)):
+        return type(state)(plain(v) for v in state)
+    return state.item() if type(state).__module__ == "numpy" else state

@@ -1,0 +1,537 @@
+"""Attention against a dense reference in float64; the decoder against Hugging Face's Llama and against itself."""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from kexue_lib.attention.core import (
+    DecoderLM,
+    LayerCache,
+    LMConfig,
+    attention,
+    causal_mask,
+    lookup_accuracy,
+    lookup_batches,
+    prefix_mask,
+    segment_mask,
+)
+from kexue_lib.positions.rope import RotaryEmbedding
+
+
+def seeded(n=0):
+    return torch.Generator().manual_seed(n)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def dense_attention(q, k, v, *, mask=None, causal=False, window=None, scale=None):
+    """The definition, entry by entry, in float64."""
+    H, L, S = q.shape[-3], q.shape[-2], k.shape[-2]
+    k, v = (t.repeat_interleave(H // k.shape[-3], dim=-3) for t in (k, v))
+    scores = torch.einsum("...id,...jd->...ij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    i, j = torch.arange(L)[:, None] + S - L, torch.arange(S)[None]
+    visible = torch.ones(L, S, dtype=torch.bool)
+    if causal:
+        visible &= j <= i
+        if window is not None:
+            visible &= j > i - window
+    elif window is not None:
+        visible &= (i - j).abs() < window
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            visible = visible & mask
+        else:
+            scores = scores + mask
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1).nan_to_num(0.0)
+    return weights @ v
+
+
+CASES = list(
+    itertools.product(
+        [(4, 4), (4, 2), (4, 1)],  # heads, key heads
+        [(7, 7), (3, 7), (1, 7), (7, 3), (70, 70)],  # L, S
+        [False, True],  # causal
+        [None, 1, 3],  # window
+        ["none", "bool", "float", "blind"],  # mask
+    )
+)
+
+
+@pytest.mark.parametrize(("heads", "lengths", "causal", "window", "kind"), CASES)
+def test_attention_is_its_definition(heads, lengths, causal, window, kind):
+    (H, Hk), (L, S) = heads, lengths
+    q, k, v = normal(2, H, L, 6), normal(2, Hk, S, 6, seed=1), normal(2, Hk, S, 4, seed=2)
+    mask = None
+    if kind == "bool":
+        mask = normal(2, 1, L, S, seed=3) > -0.5
+    elif kind == "float":
+        mask = normal(H, L, S, seed=3)
+    elif kind == "blind":  # some queries see nothing
+        mask = (normal(2, 1, L, S, seed=3) > 0) & (torch.arange(L) % 2 == 0)[:, None]
+    out = attention(q, k, v, mask=mask, causal=causal, window=window)
+    reference = dense_attention(q, k, v, mask=mask, causal=causal, window=window)
+    torch.testing.assert_close(out, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 4, 1, 1), (1, 1, 5, 1), (2, 4, 5, 1)])
+def test_scale_may_be_a_tensor(shape):
+    q, k, v, scale = normal(2, 4, 5, 8), normal(2, 2, 9, 8, seed=1), normal(2, 2, 9, 8, seed=2), normal(*shape, seed=3)
+    expected = dense_attention(q * scale, k, v, causal=True, scale=1.0)
+    torch.testing.assert_close(attention(q, k, v, causal=True, scale=scale), expected)
+    torch.testing.assert_close(attention(q, k, v, scale=0.3), dense_attention(q, k, v, scale=0.3))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_batch_dimensions_broadcast(batch):
+    q, k, v = normal(*batch, 4, 5, 8), normal(2, 5, 8, seed=1), normal(2, 5, 8, seed=2)
+    mask = normal(5, 5, seed=3) > -1
+    torch.testing.assert_close(attention(q, k, v, mask=mask), dense_attention(q, k, v, mask=mask))
+
+
+def test_blind_queries_give_zero_with_zero_gradients():
+    q, k, v = (t.requires_grad_() for t in (normal(1, 2, 3, 4), normal(1, 2, 3, 4, seed=1), normal(1, 2, 3, 4, seed=2)))
+    mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+    out = attention(q, k, v, mask=mask)
+    assert (out[..., 1, :] == 0).all()
+    gradients = torch.autograd.grad(out.sum(), (q, k, v))
+    assert all(g.isfinite().all() for g in gradients)
+    assert (gradients[0][..., 1, :] == 0).all()
+
+
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 2}, {"mask": torch.ones(4, 4).tril().bool()}])
+def test_gradients(options):
+    q, k, v = (normal(1, 2, 4, 3, seed=s).requires_grad_() for s in range(3))
+    assert torch.autograd.gradcheck(lambda *a: attention(*a, **options), (q, k, v))
+
+
+def test_attention_without_positions_does_not_know_the_order_of_keys():
+    q, k, v = normal(1, 2, 3, 4), normal(1, 2, 6, 4, seed=1), normal(1, 2, 6, 4, seed=2)
+    order = torch.randperm(6, generator=seeded())
+    torch.testing.assert_close(attention(q, k, v), attention(q, k[..., order, :], v[..., order, :]))
+
+
+def test_compiles_without_graph_breaks(without_runtime_types):
+    compiled = torch.compile(lambda *a: attention(*a, causal=True, window=3), fullgraph=True, backend="aot_eager")
+    q, k, v = normal(1, 4, 5, 8), normal(1, 2, 9, 8, seed=1), normal(1, 2, 9, 8, seed=2)
+    torch.testing.assert_close(compiled(q, k, v), attention(q, k, v, causal=True, window=3))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of resident memory as Linux counts it")
+@pytest.mark.parametrize("widths", [(64, 64), (64, 32)])
+def test_plain_causal_attention_stores_no_square_matrix(widths):
+    code = f"""
+import resource, torch
+from kexue_lib.attention.core import attention
+torch.set_num_threads(1)
+q, k, v = (torch.randn(1, 8, 4096, d) for d in ({widths[0]}, {widths[0]}, {widths[1]}))
+attention(q[..., :128, :], k[..., :128, :], v[..., :128, :], causal=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+attention(q, k, v, causal=True)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8 * 4096 * 4096 * 4 / 5  # a fifth of one float32 score matrix
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_are_their_definitions():
+    for L, S, w in itertools.product((1, 3, 5), (3, 6), (None, 2)):
+        mask = causal_mask(L, S, window=w)
+        for i, j in itertools.product(range(L), range(S)):
+            assert mask[i, j] == (j <= i + S - L and (w is None or j > i + S - L - w))
+    ids = torch.tensor([[0, 0, 1, 1, 1], [2, 3, 3, 3, 4]])
+    packed, prefixed = segment_mask(ids), prefix_mask(5, torch.tensor([0, 3]))
+    assert packed.shape == prefixed.shape == (2, 1, 5, 5)
+    for b, i, j in itertools.product(range(2), range(5), range(5)):
+        assert packed[b, 0, i, j] == (j <= i and ids[b, i] == ids[b, j])
+        assert prefixed[b, 0, i, j] == (j <= i or j < (0, 3)[b])
+    assert torch.equal(prefix_mask(5, 3), prefixed[1, 0])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((1, 3, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), "3 heads.*multiple of the 2"),
+        (((1, 2, 2, 4), (1, 2, 2, 5), (1, 2, 2, 5)), "4 and 5"),
+        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 3, 4)), "2 and 3"),
+        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 1, 2, 4)), "2 and 1"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        attention(*(torch.zeros(s) for s in shapes))
+
+
+def test_bad_masks_and_windows():
+    q = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(TypeError, match="mask"):
+        attention(q, q, q, mask=torch.ones(2, 2, dtype=torch.long))
+    for window in (0, -1):
+        with pytest.raises(ValueError, match="window"):
+            attention(q, q, q, window=window)
+
+
+# --- the decoder ------------------------------------------------------------------------------------------------------
+
+
+def tiny(**options):
+    base = {"vocab_size": 13, "d_model": 24, "n_layers": 2, "n_heads": 4, "embed_std": 0.5}
+    return DecoderLM(LMConfig(**{**base, **options}), generator=seeded()).double().eval()
+
+
+OPTIONS = [
+    {},
+    {"positions": "none"},
+    {"positions": "learned", "max_len": 32},
+    {"positions": "sinusoidal"},
+    {"positions": "alibi"},
+    {"rope_dim": 4, "head_dim": 8},
+    {"n_kv_heads": 2, "qk_norm": True},
+    {"n_kv_heads": 1, "conv_width": 3, "logit_scale": "log_n", "train_len": 8},
+    {"norm": "layer", "bias": True, "ffn": "gelu", "tie_embedding": False},
+    {"norm": "none", "ffn": "relu2", "zero_init_residual": True, "conv_width": 1},
+]
+
+
+def tokens(*shape, seed=1, vocab=13):
+    return torch.randint(vocab, shape, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("chunks", [[1] * 9, [4, 5], [2, 1, 6]], ids=str)
+def test_cache_gives_what_one_pass_gives(options, chunks):
+    model, ids = tiny(**options), tokens(3, 9)
+    cache = model.new_cache(3, 9)
+    parts = [model(part, cache=cache) for part in ids.split(chunks, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-11, atol=1e-12)
+    assert cache.length == 9
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_later_tokens_change_nothing_before_them(options):
+    model, ids = tiny(**options), tokens(1, 8)
+    other = ids.clone()
+    other[:, 5:] = (other[:, 5:] + 1) % 13
+    torch.testing.assert_close(model(ids)[:, :5], model(other)[:, :5], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(model(ids)[:, 5:], model(other)[:, 5:])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_generation_is_the_same_with_and_without_cache(options, temperature):
+    model, prompt = tiny(**options), tokens(4, 3)
+    runs = [
+        model.generate(prompt, 8, temperature=temperature, top_p=0.9, use_cache=c, generator=seeded(5))
+        for c in (True, False)
+    ]
+    assert torch.equal(*runs)
+    assert torch.equal(runs[0][:, :3], prompt)
+    if temperature == 0:
+        greedy = prompt
+        for _ in range(8):
+            greedy = torch.cat([greedy, model(greedy)[:, -1].argmax(-1, keepdim=True)], 1)
+        assert torch.equal(runs[0], greedy)
+
+
+@pytest.mark.parametrize("options", [o for o in OPTIONS if not o.get("conv_width")], ids=str)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_padded_prompts_generate_what_they_would_alone(options, use_cache):
+    model, prompt, lengths = tiny(**options), tokens(3, 6), torch.tensor([6, 2, 4])
+    together = model.generate(prompt, 7, prompt_lengths=lengths, use_cache=use_cache)
+    for row, length in enumerate(lengths.tolist()):
+        alone = model.generate(prompt[row : row + 1, :length], 7)
+        assert torch.equal(together[row, 6:], alone[0, length:])
+
+
+def test_finished_rows_are_filled_with_eos():
+    model, prompt = tiny(), tokens(6, 2)
+    plain = model.generate(prompt, 12, temperature=1.0, generator=seeded(3))
+    eos = plain[0, 5].item()
+    out = model.generate(prompt, 12, temperature=1.0, eos=eos, generator=seeded(3))
+    assert out.shape == (6, 14)
+    for row in out[:, 2:].tolist():
+        if eos in row:
+            assert set(row[row.index(eos) :]) == {eos}
+
+
+def test_logits_processor_sees_tokens_and_temperature_scaled_logits():
+    model, prompt, seen = tiny(), tokens(2, 3), []
+
+    def forbid(ids, logits):
+        seen.append((ids.shape[1], logits))
+        return logits.index_fill(-1, torch.tensor([0, 1, 2]), -torch.inf)
+
+    out = model.generate(prompt, 4, temperature=2.0, logits_processor=forbid, generator=seeded())
+    assert (out[:, 3:] > 2).all()
+    assert [n for n, _ in seen] == [3, 4, 5, 6]
+    torch.testing.assert_close(seen[0][1], model(prompt)[:, -1] / 2)
+
+
+def test_rotary_scores_do_not_change_when_all_positions_shift():
+    model, ids = tiny(), tokens(2, 7)
+    torch.testing.assert_close(model(ids, positions=torch.arange(7) + 1000), model(ids), rtol=1e-9, atol=1e-9)
+    moved = tiny(positions="learned", max_len=64)
+    assert not torch.allclose(moved(ids, positions=torch.arange(7) + 20), moved(ids))
+
+
+def test_position_object_is_shared_replaceable_and_not_saved():
+    model, ids = tiny(), tokens(1, 6)
+    before, state = model(ids), set(model.state_dict())
+
+    class Stretched(RotaryEmbedding):
+        def rotate(self, x, positions):
+            return super().rotate(x, positions / 2)
+
+    model.position = Stretched(6)
+    assert not torch.allclose(model(ids), before)
+    assert set(model.state_dict()) == state
+    assert all(b.attention.position is model.position for b in model.blocks)
+    model.position = RotaryEmbedding(6)
+    torch.testing.assert_close(model(ids), before)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_position_objects_that_attend_or_keep_raw_keys(raw):
+    class Attending:
+        cache_raw_keys = True
+
+        def __init__(self):
+            self.rope = RotaryEmbedding(6)
+
+        def rotate(self, x, positions):
+            return self.rope.rotate(x, positions)
+
+        if not raw:
+
+            def attend(self, q, k, v, *, q_positions, k_positions, causal, scale):
+                q, k = self.rotate(q, q_positions), self.rotate(k, k_positions)
+                return attention(q, k, v, causal=causal, scale=scale)
+
+    model, ids = tiny(), tokens(2, 8)
+    expected = model(ids)
+    model.position = Attending()
+    torch.testing.assert_close(model(ids), expected)
+    cache = model.new_cache(2, 8)
+    parts = [model(part, cache=cache) for part in ids.split([3, 1, 4], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_prefix_mask_replaces_the_causal_one():
+    model, ids = tiny(positions="none"), tokens(2, 6)
+    full = model(ids, mask=torch.ones(6, 6, dtype=torch.bool))
+    encoder = DecoderLM(LMConfig(vocab_size=13, d_model=24, n_layers=2, n_heads=4, causal=False, positions="none"))
+    encoder.double().load_state_dict(model.state_dict())
+    torch.testing.assert_close(full, encoder(ids))
+    torch.testing.assert_close(model(ids, mask=prefix_mask(6, 0)), model(ids))
+
+
+def test_last_only_and_hidden_states():
+    model, ids = tiny(), tokens(2, 6)
+    torch.testing.assert_close(model(ids, last_only=True), model(ids)[:, -1:])
+    torch.testing.assert_close(model.head(model(ids, return_hidden=True)), model(ids))
+    applied = []
+    model.head.register_forward_hook(lambda m, i, o: applied.append(i[0].shape[1]))
+    model(ids, last_only=True)
+    assert applied == [1]
+
+
+def test_loss_is_the_mean_cross_entropy():
+    model, ids = tiny(), tokens(2, 6)
+    log_p = model(ids[:, :-1]).log_softmax(-1)
+    each = -log_p.gather(-1, ids[:, 1:, None])[..., 0]
+    torch.testing.assert_close(model.loss(ids), each.mean())
+    w = torch.rand(2, 5, generator=seeded(), dtype=torch.float64)
+    torch.testing.assert_close(model.loss(ids, weights=w), (each * w).sum() / w.sum())
+    torch.testing.assert_close(model.loss(ids[:, :-1], ids[:, 1:]), each.mean())
+    assert model.bfloat16().loss(ids).dtype == torch.float32
+    with pytest.raises(ValueError, match="weights"):
+        model.loss(ids, weights=torch.zeros(2, 5, dtype=torch.bfloat16))
+
+
+def test_initial_weights_follow_the_rules_and_the_generator():
+    config = LMConfig(vocab_size=500, d_model=256, n_layers=3, n_heads=4, tie_embedding=False, conv_width=3, bias=True)
+    a, b = (DecoderLM(config, generator=seeded(7)) for _ in range(2))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+    expected = {
+        "q": 1 / 16,
+        "gate": 1 / 16,
+        "out": 1 / 16 / math.sqrt(6),
+        "down": config.inner_width**-0.5 / math.sqrt(6),
+    }
+    for name, std in expected.items():
+        for block in a.blocks:
+            weight = getattr(block.attention, name, None) or getattr(block.ffn, name)
+            assert weight.weight.std().item() == pytest.approx(std, rel=0.02)
+            assert not weight.bias.any()
+    assert a.embedding.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert a.head.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert a.blocks[0].conv.kernel.std().item() == pytest.approx(0.1, rel=0.1)
+    identity = tiny(zero_init_residual=True, positions="learned", max_len=9)
+    x = identity.embedding(tokens(1, 5)) + identity.position_embedding(torch.arange(5))
+    torch.testing.assert_close(identity(tokens(1, 5)), identity.head(identity.norm(x)))
+
+
+def test_parameters_are_counted_once():
+    model = tiny()
+    manual = 13 * 24 + 2 * (4 * 24 * 24 + 3 * 24 * model.config.inner_width + 2 * 24) + 24
+    assert model.num_parameters() == manual
+    assert model.num_parameters(embedding=False) == manual - 13 * 24
+    assert model.head.weight is model.embedding.weight
+
+
+def test_other_attention_modules_plug_in():
+    class Averaging(nn.Module):
+        def __init__(self, config, layer):
+            super().__init__()
+            self.out = nn.Linear(config.d_model, config.d_model)
+
+        def cache_shapes(self, batch, max_len):
+            return [(batch, max_len, self.out.in_features)]
+
+        def forward(self, x, *, positions, mask, causal, cache):
+            past = x if cache is None else cache.append(x)[0]
+            means = past.cumsum(1) / torch.arange(1, past.shape[1] + 1)[:, None]
+            return self.out(means[:, -x.shape[1] :])
+
+    config = LMConfig(vocab_size=13, d_model=24, n_layers=2, n_heads=4)
+    model, ids = DecoderLM(config, attention=Averaging, generator=seeded()).double(), tokens(2, 6)
+    cache = model.new_cache(2, 6)
+    parts = [model(part, cache=cache) for part in ids.split([4, 2], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), model(ids))
+
+
+def test_same_weights_as_hugging_face_llama_give_the_same_logits():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=97, hidden_size=64, intermediate_size=112, num_hidden_layers=3, num_attention_heads=8,
+            num_key_value_heads=2, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+            tie_word_embeddings=False, max_position_embeddings=256,
+        )
+    ).eval()  # fmt: skip
+    config = LMConfig(
+        vocab_size=97, d_model=64, d_ff=112, n_layers=3, n_heads=8, n_kv_heads=2, rope_base=5000.0, tie_embedding=False
+    )
+    ours = DecoderLM(config).eval()
+    state = theirs.state_dict()
+    names = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+    parts = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm", "ffn.gate": "mlp.gate_proj"}
+    parts |= {"ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj", "attention.q": "self_attn.q_proj"}
+    parts |= {"attention.k": "self_attn.k_proj", "attention.v": "self_attn.v_proj", "attention.out": "self_attn.o_proj"}
+    for i, (a, b) in itertools.product(range(3), parts.items()):
+        names[f"blocks.{i}.{a}"] = f"model.layers.{i}.{b}"
+    ours.load_state_dict({f"{a}.weight": state[f"{b}.weight"] for a, b in names.items()})
+    ids = tokens(2, 50, vocab=97)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        torch.testing.assert_close(ours(ids), expected, rtol=1e-5, atol=1e-5)
+        out = theirs.generate(ids[:, :9], max_new_tokens=12, do_sample=False, pad_token_id=0)
+        assert torch.equal(ours.generate(ids[:, :9], out.shape[1] - 9), out)
+
+
+def test_model_compiles_without_graph_breaks(without_runtime_types):
+    model, ids = tiny(n_kv_heads=2, conv_width=3).float(), tokens(2, 9)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(ids), model(ids))
+
+
+# --- caches -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_cache_truncates_reorders_and_clones(options):
+    model, ids = tiny(**options), tokens(3, 8)
+    cache = model.new_cache(3, 8)
+    model(ids[:, :6], cache=cache)
+    copy = cache.clone()
+    cache.truncate(4)
+    torch.testing.assert_close(model(ids[:, 4:], cache=cache), model(ids)[:, 4:], rtol=1e-11, atol=1e-12)
+    order = torch.tensor([2, 2, 0])
+    copy.reorder(order)
+    torch.testing.assert_close(model(ids[order, 6:], cache=copy), model(ids[order])[:, 6:], rtol=1e-11, atol=1e-12)
+    assert (copy.length, cache.length) == (8, 8)
+
+
+def test_cache_counts_its_bytes_and_refuses_what_does_not_fit():
+    model = tiny(n_kv_heads=2)
+    cache = model.new_cache(3, 10)
+    assert cache.nbytes() == 2 * 2 * 3 * 2 * 10 * 6 * 8 + 3 * 10 * 8
+    model(tokens(3, 8), cache=cache)
+    with pytest.raises(ValueError, match=r"length 8 \+ 3 .*max_len 10"):
+        model(tokens(3, 3), cache=cache)
+    assert cache.length == 8
+    with pytest.raises(ValueError, match="n: got 9"):
+        cache.truncate(9)
+    layer = LayerCache([(1, 4, 2)])
+    with pytest.raises(ValueError, match="length 0 "):
+        layer.append(torch.zeros(1, 5, 2))
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("n_heads", {"n_heads": 5}),
+        ("n_kv_heads", {"n_kv_heads": 3}),
+        ("rope_dim", {"rope_dim": 3}),
+        ("rope_dim", {"rope_dim": 8}),
+        ("max_len", {"positions": "learned"}),
+        ("conv_width", {"conv_width": -1}),
+    ],
+)
+def test_sizes_that_do_not_fit_name_their_field(field, options):
+    with pytest.raises(ValueError, match=field):
+        tiny(**options)
+
+
+def test_generation_refuses_what_it_cannot_do():
+    model = tiny(positions="learned", max_len=10)
+    with pytest.raises(ValueError, match="max_len"):
+        model.generate(tokens(1, 6), 5)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        model.generate(tokens(1, 6), -1)
+    for lengths in ([0], [7]):
+        with pytest.raises(ValueError, match="prompt_lengths"):
+            model.generate(tokens(1, 6), 1, prompt_lengths=torch.tensor(lengths))
+    with pytest.raises(ValueError, match=r"prompt_lengths.*convolution"):
+        tiny(conv_width=2).generate(tokens(1, 6), 1, prompt_lengths=torch.tensor([3]))
+
+
+# --- what it must learn -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_layers_with_a_convolution_learn_to_look_up_pairs():
+    from kexue_lib.training import fit
+
+    sample = lookup_batches(keys=8, values=6, pairs=(3, 3), batch_size=32)
+    config = LMConfig(vocab_size=16, d_model=32, n_layers=2, n_heads=2, conv_width=3)
+    result = fit(
+        DecoderLM(config, generator=seeded()), lambda m, b: m.loss(b[0], weights=b[1]), sample, steps=350,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=5e-3),
+    )  # fmt: skip
+    assert result.history["loss"][-20:].mean() < 0.1
+    ids, weights = lookup_batches(keys=8, values=6, pairs=(3, 3), batch_size=200)(seeded(99))
+    assert lookup_accuracy(result.model.eval(), ids, weights) > 0.97
+
+
+def test_lookup_weights_mark_the_repeated_values():
+    ids, weights = lookup_batches(keys=5, values=4, pairs=(3, 3), batch_size=50)(seeded())
+    for row, weight in zip(ids.tolist(), weights):
+        table = dict(zip(row[1:7:2], row[2:7:2]))
+        assert len(table) == 3
+        targets = [(row[i], row[i + 1]) for i in weight.nonzero().flatten().tolist()]
+        assert dict(targets) == table
+        assert (row[0], row[7]) == (9, 10)
+    with pytest.raises(ValueError, match="pairs"):
+        lookup_batches(keys=3, pairs=(1, 4))
