@@ -32,13 +32,10 @@ notebooks: setup  ## execute the notebooks whose code, or whose part of the libr
 bench: setup  ## measure every fast path beside its peers and store the tables
 	@$(BIN)/python -m benchmarks
 
-lint: setup  ## style, notebook hygiene and house rules
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/python tools/normalise_notebooks.py --check
-	@$(BIN)/python tools/check_house.py
-	@$(BIN)/python tools/spread_address.py --check
-	@$(BIN)/python tools/spread_measurements.py --check
+lint: setup  ## style, notebook hygiene and house rules; every tool runs, whatever the others find
+	@status=0; for check in "ruff check ." "ruff format --check ." "python tools/normalise_notebooks.py --check" \
+	  "python tools/check_house.py" "python tools/spread_address.py --check" \
+	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; exit $$status
 
 lock: setup  ## pin the newest versions that fit pyproject.toml
 	@$(BIN)/python tools/lock_requirements.py

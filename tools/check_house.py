@@ -8,14 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chapter_rules
 import notebooks
 
-MAX_CELL_LINES, MAX_FILE_LINES, MAX_TEST_LINES = 30, 450, 650
-MIN_CLAIMS, MIN_FIGURES, MAX_BYTES = 8, 3, 1_000_000
-SECTIONS = ("in your own code", "against the field", "beyond the article", "exercises", "references")
+MAX_FILE_LINES, MAX_TEST_LINES = 450, 650
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "tmp"}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError(\(\))?\s*$", re.M)
-BOOK_IN_NOTEBOOK = re.compile(r"^(```\{|:::|\{[a-z]+\}`)", re.M)
 
 
 def tracked_files() -> list[Path]:
@@ -24,52 +22,6 @@ def tracked_files() -> list[Path]:
         ["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, cwd=notebooks.ROOT, check=True
     )
     return [p for line in done.stdout.splitlines() if (p := notebooks.ROOT / line).is_file()]
-
-
-def chapter_faults(path: Path) -> list[str]:
-    """Return what a chapter's notebook lacks.
-
-    Args:
-        path: ``chapters/<part>/<slug>.ipynb``.
-
-    Returns:
-        One sentence for each fault.
-    """
-    content, part, slug = notebooks.read(path), path.parent.name, path.stem
-    code = notebooks.code_cells(content)
-    prose = "\n".join(notebooks.source(c) for c in content["cells"] if c["cell_type"] == "markdown")
-    claims = list(notebooks.bundles(content, notebooks.CLAIM))
-    outputs = [o for c in code for o in c.get("outputs", [])]
-    found = notebooks.faults(content)
-    for places in (
-        (f"kexue_lib/{part}/{slug}.py", f"kexue_lib/{part}/{slug}/__init__.py"),
-        (f"tests/{part}/test_{slug}.py", f"tests/{part}/{slug}"),
-        (f"benchmarks/{part}/bench_{slug}.py",),
-    ):
-        if not any((notebooks.ROOT / place).exists() for place in places):
-            found.append(f"has no {' or '.join(places)}")
-    if [c["execution_count"] for c in code] != list(range(1, len(code) + 1)):
-        found.append("is not the result of one clean run")
-    if len(claims) < MIN_CLAIMS:
-        found.append(f"has {len(claims)} checked steps; a chapter has {MIN_CLAIMS} or more")
-    if sum(any(m.startswith("image/") for m in o.get("data", {})) for o in outputs) < MIN_FIGURES:
-        found.append(f"has fewer than {MIN_FIGURES} figures")
-    if path.stat().st_size > MAX_BYTES:
-        found.append(f"stores {path.stat().st_size / 1e6:.2f} MB; the budget is {MAX_BYTES / 1e6:.0f} MB")
-    for number, cell in enumerate(code, 1):
-        if notebooks.source(cell).count("\n") >= MAX_CELL_LINES:
-            found.append(f"code cell {number} is longer than {MAX_CELL_LINES} lines")
-        drawn = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
-        if drawn and not cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"):
-            found.append(f"code cell {number} draws a figure without alternative text")
-    for section in SECTIONS:
-        if not re.search(rf"^#+ .*{section}", prose, re.I | re.M):
-            found.append(f"has no section '{section}'")
-    if "kexue.fm/archives/" not in prose:
-        found.append("does not link to its article")
-    if BOOK_IN_NOTEBOOK.search(prose):
-        found.append("uses a MyST directive, which GitHub and Colab show as raw text")
-    return [f"{notebooks.relative(path)} {fault}" for fault in found]
 
 
 def module_faults(path: Path) -> list[str]:
@@ -109,11 +61,12 @@ def main() -> int:
         if path.suffix == ".py":
             found += module_faults(path)
     for path in notebooks.all_notebooks():
-        found += chapter_faults(path)
+        found += chapter_rules.faults(path)
         if notebooks.fingerprint(content := notebooks.read(path)) != content["metadata"].get("kexue", {}).get(
             "fingerprint"
         ):
             found.append(f"{notebooks.relative(path)} is older than the code it depends on: run make notebooks")
+    print(chapter_rules.summaries(notebooks.all_notebooks()))
     print("\n".join(found) or "house rules: all kept")
     return int(bool(found))
 
