@@ -53,8 +53,16 @@ def write(path: Path, notebook: dict) -> None:
         path: the ``.ipynb`` file.
         notebook: its content.
     """
-    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_text(text(notebook), encoding="utf-8", newline="\n")
+
+
+def text(notebook: dict) -> str:
+    """Return the JSON of a notebook as Jupyter writes it.
+
+    Args:
+        notebook: its content.
+    """
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def code_cells(notebook: dict) -> list[dict]:

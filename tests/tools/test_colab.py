@@ -1,7 +1,7 @@
 """A chapter runs on Colab: an empty folder, PyTorch and Jupyter there, the book's library not.
 
 The set-up cell then installs the library from its repository; here git is told to take a local copy of the working
-tree in place of the public address. What the library itself depends on comes through pip, so this needs the network.
+tree in place of an address that the chapter is given for it. What the library itself depends on comes through pip, so this needs the network.
 """
 
 import importlib.metadata
@@ -69,7 +69,8 @@ def repository(tmp_path_factory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "snapshot"]):
+    tag = ["tag", spread_address.read_address().tag]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "snapshot"], tag):
         subprocess.run([*git, *command], cwd=folder, check=True)
     return folder
 
@@ -81,14 +82,15 @@ def test_a_chapter_runs_in_an_empty_folder_without_the_library(colab, repository
     probe = [colab, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path / "probe"), "jaxtyping"]
     if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("no package index in reach: the set-up cell could not install what the library depends on")
+    address = spread_address.Address("https://github.com/me/book", spread_address.read_address().tag)
+    stored = (ROOT / "chapters" / "distributions" / "smooth_topk.ipynb").read_text(encoding="utf-8")
     path = tmp_path / "chapter.ipynb"
-    shutil.copy(ROOT / "chapters" / "distributions" / "smooth_topk.ipynb", path)
-    owner, name, _ = spread_address.address()
+    path.write_text(spread_address.rewritten_notebook(stored, address, "chapter.ipynb"), encoding="utf-8")
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))},
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
-        "GIT_CONFIG_VALUE_0": f"https://github.com/{owner}/{name}",
+        "GIT_CONFIG_VALUE_0": address.url,
     }
     (tmp_path / "probe").exists() and shutil.rmtree(tmp_path / "probe")
     done = subprocess.run([colab, "-c", RUN, path], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -10,7 +10,6 @@ import sys
 import execute_notebooks
 import notebooks
 import pytest
-import spread_address
 from tqdm import tqdm
 
 NUMBERS = itertools.count()
@@ -144,27 +143,3 @@ def test_nbval_notices_a_claim_that_is_not_the_stored_one(tmp_path, change):
         del stored["cells"][0]["outputs"][0]
     notebooks.write(path, stored)
     assert nbval().returncode == 1
-
-
-def test_address_is_spread_and_checked():
-    text = (
-        "https://colab.research.google.com/github/old/book/blob/dev/chapters/a.ipynb "
-        "https://mybinder.org/v2/gh/old/book/dev?urlpath=lab "
-        '"kexue-lib @ git+https://github.com/old/book" https://old.github.io/book/intro.html '
-        "https://github.com/pytorch/pytorch"
-    )
-    new = spread_address.rewritten(text, "me", "copy", "main")
-    assert new == (
-        "https://colab.research.google.com/github/me/copy/blob/main/chapters/a.ipynb "
-        "https://mybinder.org/v2/gh/me/copy/main?urlpath=lab "
-        '"kexue-lib @ git+https://github.com/me/copy" https://me.github.io/copy/intro.html '
-        "https://github.com/pytorch/pytorch"
-    )
-    assert spread_address.rewritten(new, "me", "copy", "main") == new
-
-
-def test_every_file_names_the_address_of_the_configuration():
-    for pattern in spread_address.PLACES:
-        for path in spread_address.ROOT.glob(pattern):
-            text = path.read_text(encoding="utf-8")
-            assert spread_address.rewritten(text, *spread_address.address()) == text, path.name

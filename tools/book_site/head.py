@@ -42,13 +42,21 @@ class LocalBadges(SphinxTransform):
 def complete_config(app: Sphinx, config: Config) -> None:
     """Derive the site's own address from the repository's, and keep vendored scripts off the pages.
 
+    A book without a repository's address has no buttons that lead there or launch anything.
+
     Args:
         app: Sphinx.
         config: changed in place.
     """
-    owner, name = config.html_theme_options["repository_url"].rstrip("/").rsplit("/", 2)[1:]
-    if not config.html_baseurl:
-        config.html_baseurl = f"https://{owner}.github.io/{name}/"
+    options = config.html_theme_options
+    url = options.get("repository_url", "").rstrip("/")
+    buttons = (f"use_{what}_button" for what in ("edit_page", "repository", "issues", "source"))
+    options.update(dict.fromkeys(buttons, bool(url)))
+    if url:
+        owner, name = url.rsplit("/", 2)[1:]
+        config.html_baseurl = config.html_baseurl or f"https://{owner}.github.io/{name}/"
+    else:
+        options.update(repository_url="", launch_buttons={})
     # Jupyter Book puts every script below _static on every page; MathJax loads its own parts.
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
 
@@ -74,10 +82,10 @@ def add_page_tags(
         "og:title": re.sub(r"\$", "", title),
         "og:description": _description(app, pagename, doctree),
         "og:type": "article" if pagename.startswith("chapters/") else "website",
-        "og:url": f"{base}/{pagename}.html",
         "og:site_name": app.config.html_title,
-        "og:image": f"{base}/{_picture(app, doctree)}",
     }
+    if base:  # these two are addresses
+        tags |= {"og:url": f"{base}/{pagename}.html", "og:image": f"{base}/{_picture(app, doctree)}"}
     lines = [f'<meta name="description" content="{escape(tags["og:description"])}" />']
     lines += [f'<meta property="{name}" content="{escape(value)}" />' for name, value in tags.items()]
     lines.append('<meta name="twitter:card" content="summary_large_image" />')

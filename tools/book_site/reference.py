@@ -210,13 +210,14 @@ def skip_what_says_nothing(app: Sphinx, what: str, name: str, obj: object, skip:
 
 
 def repository(config: Config) -> str:
-    """Return where the repository shows its files, without the slash at the end.
+    """Return where the repository shows its files, without the slash at the end; empty where it has no address.
 
     Args:
         config: of the site; ``_config.yml`` has the address.
     """
     options = config.html_theme_options
-    return f"{options['repository_url'].rstrip('/')}/blob/{options['repository_branch']}"
+    url = options.get("repository_url", "").rstrip("/")
+    return f"{url}/blob/{options['repository_branch']}" if url else ""
 
 
 def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
@@ -252,7 +253,8 @@ def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
         ("benchmark", f"benchmarks/{part}/bench_{slug}.py"),
     ):
         if (root / path).exists():
-            line += [nodes.Text(" · "), nodes.reference("", word, refuri=f"{base}/{path}")]
+            link = nodes.reference("", word, refuri=f"{base}/{path}") if base else nodes.literal("", path)
+            line += [nodes.Text(" · "), link]
     section = next(doctree.findall(nodes.section), None)
     if section is not None:
         section.insert(1, line)
@@ -284,6 +286,8 @@ def _link_to_source(app: Sphinx, config: Config) -> None:
     base = repository(config)
 
     def resolve(domain: str, info: dict[str, str]) -> str | None:
+        if not base:
+            return None
         found: object = sys.modules.get(info["module"])
         for name in info["fullname"].split("."):
             found = getattr(found, name, None)

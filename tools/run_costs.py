@@ -1,0 +1,133 @@
+"""A pytest plugin for the whole book: which tests stay together, in which order they start, and what they cost.
+
+One pool of workers runs everything. A notebook, a page of the site and a file of tests are units of work: each stays on
+one worker. The long ones start first, so that at the end no worker waits long for the others.
+
+Costs are CPU seconds of the tests and of all that they start (kernels, browsers, interpreters): what else runs on the
+machine hardly changes them. The table at the end fails nothing. It also says what the run becomes when every article
+that the book lists is a chapter.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = ROOT / "chapters"
+# In the order in which they start. The site is built beside the first notebook, and ready when a browser asks for it.
+BUILT, NOTEBOOKS, SEEN, PROOFS, BATTERY, OF_CHAPTERS, REST = PARTS = (
+    "site: build, files",
+    "notebooks",
+    "site: in a browser",
+    "proof engine",
+    "operator battery",
+    "tests of chapters",
+    "library and tools",
+)
+GROWS, FIXED, AROUND = "grows", "fixed", "workers: start, imports, collection"
+PAGE = re.compile(r"tests/site/test_pages\.py::\w+\[(?:desk|phone)-(.+)\]$")
+SEARCH = re.compile(r"tests/site/test_search\.py::test_search_\w+\[(\w+)\]$")
+
+
+class ByChapter(LoadScopeScheduling):
+    """Hand out whole notebooks, whole pages and whole files, in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        page = PAGE.match(nodeid)
+        return page[1] if page else nodeid.split("::")[0]
+
+
+def part_of(nodeid: str) -> str:
+    """Return the part of the run that a test belongs to, one of ``PARTS``.
+
+    Args:
+        nodeid: pytest's name of the test.
+    """
+    file = Path(nodeid.split("::")[0])
+    if file.suffix == ".ipynb":
+        return NOTEBOOKS
+    if file.parts[:2] == ("tests", "site"):
+        return SEEN if PAGE.match(nodeid) or SEARCH.match(nodeid) else BUILT
+    if file.parts[:2] == ("tests", "derivation"):
+        return PROOFS
+    if file.name == "test_ops.py":
+        return BATTERY
+    return OF_CHAPTERS if len(file.parts) > 2 and (CHAPTERS / file.parts[1]).is_dir() else REST
+
+
+def growth_of(nodeid: str) -> str:
+    """Return ``GROWS`` for a test that is there because of one chapter, ``FIXED`` for the others.
+
+    Args:
+        nodeid: pytest's name of the test.
+    """
+    page = PAGE.match(nodeid)
+    of_chapter = (ROOT / f"{page[1]}.ipynb").is_file() if page else part_of(nodeid) not in (BUILT, PROOFS, REST)
+    return GROWS if of_chapter else FIXED
+
+
+def cpu_seconds(*, of_the_living: bool) -> float:
+    """Return the CPU seconds that this process and those that it waited for have used.
+
+    Args:
+        of_the_living: add those of its descendants that still run; to list them takes some milliseconds.
+    """
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    total = sum(u.ru_utime + u.ru_stime for u in usage)
+    for child in psutil.Process().children(recursive=True) if of_the_living else ():
+        try:
+            total += sum(child.cpu_times()[:4])
+        except psutil.Error:  # it ended between listing and reading
+            pass
+    return total
+
+
+class Costs:
+    """Adds up what the tests of one process cost, or, where workers run them, of all workers."""
+
+    def __init__(self, jobs: int):
+        self.jobs, self.spent = jobs, Counter()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+        """Measure one test with its share of set-up and tear-down.
+
+        Args:
+            item: the test.
+            nextitem: the test after it, None at the end, when browsers and kernels are closed.
+        """
+        lives_on = nextitem is None or part_of(item.nodeid) in (NOTEBOOKS, SEEN)
+        before = cpu_seconds(of_the_living=lives_on)
+        result = yield
+        # A browser that ends takes its count with it where nobody waited for it.
+        cost = max(0.0, cpu_seconds(of_the_living=lives_on) - before)
+        self.spent[part_of(item.nodeid), growth_of(item.nodeid)] += cost
+        return result
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close the account: what no test is to blame for is the start of the process and its imports.
+
+        Args:
+            session: pytest's.
+        """
+        around = cpu_seconds(of_the_living=False) - self.of_tests()
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["costs"] = [[*key, cost] for key, cost in self.spent.items()]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the order from here instead of the number of tests, and open the account.
+
+    Args:
+        config: pytest's.
+    """
+    config.option.loadscopereorder = False
+    config.pluginmanager.register(Costs(getattr(config.option, "numprocesses", None) or 1), "costs")
