@@ -47,13 +47,56 @@
     }
   }
 
+  // The menu scrolls below logo and search; it opens where the reader is.
+  function showPlaceInMenu() {
+    const menu = document.querySelector(".sidebar-primary-items__start > .sidebar-primary-item:last-child");
+    const here = menu && menu.querySelector("li.current.active > a, a.current");
+    if (!here) return;
+    const down = here.getBoundingClientRect().top - menu.getBoundingClientRect().top;
+    if (down > menu.clientHeight - 60) menu.scrollTop = down - menu.clientHeight / 2;
+  }
+
+  // Code that derives is folded; one switch opens all of it, and the next page remembers.
+  function addCodeSwitch() {
+    const folds = document.querySelectorAll("div.cell details.hide");
+    const title = document.querySelector(".bd-article h1");
+    if (!folds.length || !title) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "code-switch";
+    const set = (open) => {
+      for (const fold of folds) fold.open = open;
+      button.setAttribute("aria-pressed", String(open));
+      button.textContent = open ? "Hide code that derives" : "Show all code";
+    };
+    set(localStorage.getItem("all-code") === "shown");
+    button.addEventListener("click", () => {
+      const open = button.getAttribute("aria-pressed") !== "true";
+      localStorage.setItem("all-code", open ? "shown" : "folded");
+      set(open);
+    });
+    title.after(button);
+  }
+
+  // Sphinx drops numbers from what is searched for; the index has those of the articles as one word.
+  function searchNumbers() {
+    if (typeof Search === "undefined" || !Search._parseQuery) return;
+    const parse = Search._parseQuery;
+    Search._parseQuery = (query) => parse(query.replace(/(^|\s)(\d{4,})(?=\s|$)/g, "$1archive$2"));
+  }
+
   function whenTypeset(then) {
     const startup = window.MathJax && window.MathJax.startup;
     if (startup && startup.promise) startup.promise.then(then);
     else then();
   }
 
-  document.addEventListener("DOMContentLoaded", nameControls);
+  document.addEventListener("DOMContentLoaded", () => {
+    searchNumbers();
+    nameControls();
+    addCodeSwitch();
+    showPlaceInMenu();
+  });
   window.addEventListener("load", () => {
     markScrollable();
     whenTypeset(() => {

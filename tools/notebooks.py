@@ -17,6 +17,7 @@ CLAIM = "application/vnd.kexue.claim+json"
 CALCULATION = "application/vnd.kexue.calculation+json"
 VERDICT = "application/vnd.kexue.verdict+json"
 COMPARED = "nbval-check-output"
+FOLDED = "hide-input"  # on the site a reader sees the mathematics first; the notebook shows the code
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 # What a run leaves in cell metadata and no reader needs.
@@ -207,8 +208,12 @@ def normalise(notebook: dict) -> dict:
             output.pop("transient", None)
             if "execution_count" in output:
                 output["execution_count"] = count
-        if any(CLAIM in output.get("data", {}) for output in cell["outputs"]):
-            cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), COMPARED})
+        claims = [output["data"][CLAIM] for output in cell["outputs"] if CLAIM in output.get("data", {})]
+        tags = {COMPARED} if claims else set()
+        if any(claim["evidence"] != "measured" for claim in claims):
+            tags.add(FOLDED)
+        if tags:
+            cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), *tags})
     return notebook
 
 

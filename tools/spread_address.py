@@ -46,7 +46,7 @@ TEXTS = {
         ),
         ("```bash\npip install .\n```", '```bash\npip install "{package}"\n```'),
         (
-            "This book has no address of its own yet: none of its pages launches or installs anything from the network.",
+            "This book has no address of its own yet: no page launches or installs anything from the network.",
             "Launch links and set-up cells trust one address, {url}, at its tag {tag}.",
         ),
     ),

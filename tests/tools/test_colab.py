@@ -1,7 +1,8 @@
 """A chapter runs on Colab: an empty folder, PyTorch and Jupyter there, the book's library not.
 
 The set-up cell then installs the library from its repository; here git is told to take a local copy of the working
-tree in place of an address that the chapter is given for it. What the library itself depends on comes through pip, so this needs the network.
+tree in place of an address that the chapter is given for it. What the library itself depends on comes through pip, so
+this needs the network.
 """
 
 import importlib.metadata

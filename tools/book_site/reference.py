@@ -253,7 +253,7 @@ def add_chapter_line(app: Sphinx, doctree: nodes.document) -> None:
         ("benchmark", f"benchmarks/{part}/bench_{slug}.py"),
     ):
         if (root / path).exists():
-            link = nodes.reference("", word, refuri=f"{base}/{path}") if base else nodes.literal("", path)
+            link = nodes.reference("", word, refuri=f"{base}/{path}") if base else nodes.Text(path)
             line += [nodes.Text(" · "), link]
     section = next(doctree.findall(nodes.section), None)
     if section is not None:
