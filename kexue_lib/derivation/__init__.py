@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
 
         return MatrixSum
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what is imported on first use too."""
+    return sorted({*globals(), *__all__})

@@ -45,10 +45,18 @@ class ApiModules(BookDirective):
                 line = nodes.paragraph("", "Explained in the chapter ", classes=["see-chapter"])
                 line += [self.page_link(chapter.article.docname, *inline(self, chapter.title)), nodes.Text(".")]
                 section += line
+            section += self._contents(name)
             text = f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n   :member-order: bysource\n```"
             self.state.nested_parse(StringList(text.splitlines(), source=""), self.content_offset, section)
             sections.append(section)
         return sections or [nodes.paragraph("", "Nothing is here yet.")]
+
+    def _contents(self, module: str) -> list[nodes.Node]:
+        """How to import from a module, and all that it has, each leading to its entry below."""
+        statement = nodes.literal("", f"from {module} import …", classes=["xref"])
+        found: list[nodes.Node] = [nodes.paragraph("", "", statement, classes=["import-line"])]
+        rows = [member_row(self.env.docname, module, name, summary) for name, summary, _ in members(module)]
+        return found + ([table(["Name", "What it does"], rows)] if rows else [])
 
 
 class PartFunctions(BookDirective):
@@ -64,7 +72,11 @@ class PartFunctions(BookDirective):
         found, shown, shared = [], set(), []
         for name in [*(m for m in chapters if m in known), *(m for m in known if m not in chapters)]:
             self.env.note_dependency(str(module_file(self.root, name)))
-            rows = [self._row(name, member, summary) for member, summary, of in members(name) if of not in shown]
+            rows = [
+                member_row(self.env.docname, name, member, summary)
+                for member, summary, of in members(name)
+                if of not in shown
+            ]
             shown |= {of for *_, of in members(name)}
             if chapter := chapters.get(name):
                 found += self._titled(self.page_link(chapter.article.docname, *inline(self, chapter.title)), rows)
@@ -72,17 +84,26 @@ class PartFunctions(BookDirective):
                 shared += rows
         return found + (self._titled(nodes.Text("Shared by the chapters"), shared) if shared else [])
 
-    def _row(self, module: str, member: str, summary: str) -> list[list[nodes.Node]]:
-        literal = nodes.literal("", member, classes=["xref"])
-        link = addnodes.pending_xref(
-            "", literal, refdomain="py", reftype="obj", reftarget=f"{module}.{member}", refexplicit=True
-        )
-        link.attributes.update(refwarn=True, refdoc=self.env.docname)
-        return [[nodes.inline("", "", link, classes=["nobreak"])], summary_words(summary)]
-
     def _titled(self, title: nodes.Node, rows: list[list[list[nodes.Node]]]) -> list[nodes.Node]:
         heading = nodes.paragraph("", "", nodes.strong("", "", title), classes=["table-title"])
         return [heading, table(["In the library", "What it does"], rows)] if rows else []
+
+
+def member_row(docname: str, module: str, member: str, summary: str) -> list[list[nodes.Node]]:
+    """Return a row of a table: a member's name, which leads to its entry, and what it does.
+
+    Args:
+        docname: the page that shows the row.
+        module: dotted name.
+        member: the name in it.
+        summary: the first line of its docstring.
+    """
+    literal = nodes.literal("", member, classes=["xref"])
+    link = addnodes.pending_xref(
+        "", literal, refdomain="py", reftype="obj", reftarget=f"{module}.{member}", refexplicit=True
+    )
+    link.attributes.update(refwarn=True, refdoc=docname)
+    return [[nodes.inline("", "", link, classes=["nobreak"])], summary_words(summary)]
 
 
 def summary_words(summary: str) -> list[nodes.Node]:
