@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 PORT ?= 8000
 
-.PHONY: help book test lab serve notebooks bench lint lock clean setup
+.PHONY: help book test lab serve notebooks bench chapter lint lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -36,6 +36,9 @@ lint: setup  ## style, notebook hygiene and house rules; every tool runs, whatev
 	@status=0; for check in "ruff check ." "ruff format --check ." "python tools/normalise_notebooks.py --check" \
 	  "python tools/check_house.py" "python tools/spread_address.py --check" \
 	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; exit $$status
+
+chapter: setup  ## begin a chapter: make chapter part=interludes slug=example
+	@$(BIN)/python tools/new_chapter.py "$(part)" "$(slug)"
 
 lock: setup  ## pin the newest versions that fit pyproject.toml
 	@$(BIN)/python tools/lock_requirements.py

@@ -14,7 +14,9 @@ MAX_CELL_LINES, MAX_COLUMNS, MIN_CLAIMS, MIN_FIGURES, MAX_BYTES = 30, 80, 8, 3, 
 MAX_CHARACTERS, MAX_WORDS, MAX_CARDS, MAX_FIGURES, MAX_INSTANCES = 60_000, 3_500, 40, 8, 1 / 20
 SECTIONS = ("in your own code", "against the field", "beyond the article", "exercises", "references")
 LATER_SECTIONS = ("which one", "what to keep", "where next")
+UNWRITTEN = re.compile(r"^(?:#+ +)?…$|\| … \||\*\* …$|\*…\* \(…\)", re.M)
 BOOK_IN_NOTEBOOK = re.compile(r"^(```\{|:::|\{[a-z]+\}`)", re.M)
+WORDS = re.compile(r"\\text(?:bf|rm|it)?\{[^{}]*\}")
 # LaTeX that lost its backslash on the way: a control character that was \t, \r, \f or \a, or the rest of a command.
 BROKEN_LATEX = re.compile(
     r"[\x00-\x09\x0b-\x1f]|''|(?<![\\a-zA-Z])(?:rho|ho|heta|theta|abla|nabla|extbf|rac|frac|imes|times|lpha|alpha)(?![a-zA-Z])"
@@ -157,6 +159,10 @@ def place_faults(chapter: Chapter) -> list[str]:
     found = [
         f"has no {' or '.join(choice)}" for choice in places if not any((notebooks.ROOT / p).exists() for p in choice)
     ]
+    tests = [*(notebooks.ROOT / f"tests/{part}").glob(f"test_{slug}.py")]
+    tests += (notebooks.ROOT / f"tests/{part}/{slug}").glob("test_*.py")
+    if tests and not any(re.search(r"^def test_", test.read_text(encoding="utf-8"), re.M) for test in tests):
+        found.append("has no test of its library")
     lines = {
         "_toc.yml": rf"file: chapters/{chapter.name}\b",
         "chapters/articles.yml": rf"slug: {slug}\b",
@@ -190,6 +196,8 @@ def form_faults(chapter: Chapter) -> list[str]:
         if drawn and not cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"):
             found.append(f"code cell {number} draws a figure without alternative text")
     found += [f"has no section '{s}'" for s in SECTIONS if not re.search(rf"^#+ .*{s}", chapter.prose, re.I | re.M)]
+    if unwritten := UNWRITTEN.findall(chapter.prose):
+        found.append(f"has {len(unwritten)} places where an ellipsis stands for the text")
     if "kexue.fm/archives/" not in chapter.prose:
         found.append("does not link to its article")
     if not re.search(r"\*\*Run time\*\*", chapter.prose):
@@ -225,7 +233,7 @@ def standard_faults(chapter: Chapter) -> list[str]:
             found.append(f"code cell {number} has a line of {wide} columns, at most {MAX_COLUMNS}")
         found += [f"code cell {number}: {fault}" for fault in call_faults(notebooks.source(cell))]
     for output in chapter.outputs:
-        latex = "".join(output.get("data", {}).get("text/latex", ""))
+        latex = WORDS.sub("", "".join(output.get("data", {}).get("text/latex", "")))
         if match := BROKEN_LATEX.search(latex):
             found.append(f"shows LaTeX that did not render: {latex[max(0, match.start() - 20) : match.end() + 20]!r}")
     for claim in chapter.claims:

@@ -16,6 +16,7 @@ LIBRARY = "kexue_lib"
 CLAIM = "application/vnd.kexue.claim+json"
 CALCULATION = "application/vnd.kexue.calculation+json"
 VERDICT = "application/vnd.kexue.verdict+json"
+STORED, SUFFIXES = ROOT / LIBRARY / "checkpoints", {".json", ".safetensors"}
 COMPARED = "nbval-check-output"
 FOLDED = "hide-input"  # on the site a reader sees the mathematics first; the notebook shows the code
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -157,20 +158,40 @@ def library_files(code: str) -> list[Path]:
 
 
 def fingerprint(notebook: dict) -> str:
-    """Return a digest of all that the stored outputs depend on: code, and the library files it reaches.
+    """Return a digest of all that the stored outputs depend on, and of the outputs themselves.
+
+    Code, the library files that it reaches, the checkpoints that it names; outputs as they were stored, so that
+    outputs that were cleared or edited are no longer those of a run.
 
     Args:
         notebook: its content.
 
     Returns:
-        Sixteen hexadecimal digits; prose and outputs do not count.
+        Sixteen hexadecimal digits; prose does not count.
     """
     code = "\n\n".join(source(c) for c in code_cells(notebook))
     digest = hashlib.sha256(code.encode())
-    for path in library_files(code):
+    library = library_files(code)
+    for path in library:
         digest.update(path.relative_to(ROOT).as_posix().encode())
         digest.update(_without_docstrings(path))
+    for path in checkpoint_files(code, library):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    outputs = [output for cell in code_cells(notebook) for output in cell.get("outputs", [])]
+    digest.update(json.dumps(outputs, sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def checkpoint_files(code: str, library: list[Path]) -> list[Path]:
+    """Return the files of trained weights and results whose names stand in a piece of code, or in what it imports.
+
+    Args:
+        code: Python source.
+        library: the files that it imports.
+    """
+    texts = [code, *(path.read_text(encoding="utf-8") for path in library if "checkpoints" not in path.parts)]
+    known = {p.relative_to(STORED).with_suffix("").as_posix(): p for p in STORED.glob("*/*") if p.suffix in SUFFIXES}
+    return sorted(path for name, path in known.items() if any(f'"{name}"' in text for text in texts))
 
 
 def _without_docstrings(path: Path) -> bytes:
