@@ -14,7 +14,6 @@ import pytest
 ROOT = notebooks.ROOT
 PARTS = ("_config.yml", "_toc.yml", "pyproject.toml", "api", "benchmarks", "chapters", "kexue_lib", "tests", "tools")
 LIBRARY = '''
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,6 +26,7 @@ def geometric_mean(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     Args:
         x: ``(..., n)``, positive.
 
+    >>> import torch
     >>> geometric_mean(torch.tensor([1.0, 4.0]))
     tensor(2.)
     """
