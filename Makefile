@@ -3,11 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 PORT ?= 8000
+# What JupyterLab is told besides: LAB="--no-browser --ip 0.0.0.0"; in a container one is often root.
+LAB ?=
+ROOT_USER := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help book test lab serve notebooks bench chapter lint lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
+	@echo "make [COMMAND] [PYTHON=python3.11] [JOBS=2] [PORT=8000] [LAB=--no-browser]"
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup:
@@ -20,7 +24,7 @@ test: setup  ## run every test: units, operator battery, doctests, all notebooks
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS)
 
 lab: setup  ## open JupyterLab on the chapters
-	@$(BIN)/jupyter lab chapters
+	@$(BIN)/jupyter lab chapters --port $(PORT) $(ROOT_USER) $(LAB)
 
 serve: book  ## serve the site on localhost
 	@echo "http://localhost:$(PORT)/  (Ctrl-C ends it)"
