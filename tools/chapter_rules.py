@@ -29,7 +29,6 @@ FIRST_EDITION = (
     "attention/softmax_robustness",
     "attention/tied_embedding",
     "distributions/fourier_density",
-    "distributions/smooth_topk",
     "distributions/softmax_alternatives",
     "distributions/sparsity",
     "distributions/squareplus",

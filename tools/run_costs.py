@@ -14,10 +14,12 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,10 +85,8 @@ def cpu_seconds(*, of_the_living: bool) -> float:
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     total = sum(u.ru_utime + u.ru_stime for u in usage)
     for child in psutil.Process().children(recursive=True) if of_the_living else ():
-        try:
+        with suppress(psutil.Error):  # it ended between listing and reading
             total += sum(child.cpu_times()[:4])
-        except psutil.Error:  # it ended between listing and reading
-            pass
     return total
 
 
@@ -96,6 +96,10 @@ class Costs:
     def __init__(self, jobs: int):
         self.jobs, self.spent = jobs, Counter()
 
+    def pytest_collection_finish(self) -> None:
+        """Book what no test is to blame for: the start of the process, its imports, the list of tests."""
+        self.spent[AROUND, FIXED] += cpu_seconds(of_the_living=False)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
         """Measure one test with its share of set-up and tear-down.
@@ -104,23 +108,84 @@ class Costs:
             item: the test.
             nextitem: the test after it, None at the end, when browsers and kernels are closed.
         """
-        lives_on = nextitem is None or part_of(item.nodeid) in (NOTEBOOKS, SEEN)
-        before = cpu_seconds(of_the_living=lives_on)
+        children_stay = nextitem is None or part_of(item.nodeid) in (NOTEBOOKS, SEEN)
+        before = cpu_seconds(of_the_living=children_stay)
         result = yield
         # A browser that ends takes its count with it where nobody waited for it.
-        cost = max(0.0, cpu_seconds(of_the_living=lives_on) - before)
+        cost = max(0.0, cpu_seconds(of_the_living=children_stay) - before)
         self.spent[part_of(item.nodeid), growth_of(item.nodeid)] += cost
         return result
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Close the account: what no test is to blame for is the start of the process and its imports.
+        """Send a worker's account to the process that started it.
 
         Args:
             session: pytest's.
         """
-        around = cpu_seconds(of_the_living=False) - self.of_tests()
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["costs"] = [[*key, cost] for key, cost in self.spent.items()]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Add the account of a worker that has ended.
+
+        Args:
+            node: xdist's handle of the worker; one that crashed sent nothing.
+        """
+        for part, growth, cost in getattr(node, "workeroutput", {}).get("costs", ()):
+            self.spent[part, growth] += cost
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the table and the projection.
+
+        Args:
+            terminalreporter: where pytest writes.
+        """
+        written = len(list(CHAPTERS.glob("*/*.ipynb")))
+        parts = yaml.safe_load((CHAPTERS / "articles.yml").read_text(encoding="utf-8"))
+        terminalreporter.section("CPU seconds")
+        for line in table(self.spent, written, sum(len(part["chapters"]) for part in parts), self.jobs):
+            terminalreporter.write_line(line)
+
+
+def table(spent: Counter[tuple[str, str]], written: int, listed: int, jobs: int) -> list[str]:
+    """Return the lines of the table: what each part cost, and the run of the finished book.
+
+    Args:
+        spent: CPU seconds by part and by ``GROWS`` or ``FIXED``.
+        written: how many chapters there are.
+        listed: how many there will be.
+        jobs: how many workers share the work.
+    """
+    lines = [f"{'':36}{'all':>7}{'fixed':>9}{'per chapter':>14}"]
+    sums = {growth: sum(cost for (_, kind), cost in spent.items() if kind == growth) for growth in (FIXED, GROWS)}
+    rows = [(part, spent[part, FIXED], spent[part, GROWS]) for part in (AROUND, *PARTS)]
+    for part, fixed, grown in [*rows, ("together", sums[FIXED], sums[GROWS])]:
+        if fixed or grown:
+            lines.append(f"{part:36}{fixed + grown:7.0f}{fixed:9.0f}{grown / max(written, 1):14.1f}")
+    then = sums[FIXED] + sums[GROWS] / max(written, 1) * listed
+    lines.append(f"{written} chapters: {sum(sums.values()) / jobs / 60:.1f} minutes of {jobs} busy workers")
+    lines.append(f"{listed} chapters: {then / jobs / 60:.1f} minutes, if the others are like these")
+    return lines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the long units first.
+
+    Args:
+        items: the tests; sorted in place, and in their own order within a part.
+    """
+    items.sort(key=lambda item: PARTS.index(part_of(item.nodeid)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByChapter:
+    """Return who hands out the work.
+
+    Args:
+        config: pytest's.
+        log: xdist's.
+    """
+    return ByChapter(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -130,4 +195,4 @@ def pytest_configure(config: pytest.Config) -> None:
         config: pytest's.
     """
     config.option.loadscopereorder = False
-    config.pluginmanager.register(Costs(getattr(config.option, "numprocesses", None) or 1), "costs")
+    config.pluginmanager.register(Costs(config.option.numprocesses or 1), "costs")

@@ -43,15 +43,29 @@ def tables(results: dict, phrases: list[str]) -> str:
     for comparison in single:
         if phrases and not any(p in comparison["title"] for p in phrases):
             continue
-        rows = [f"| {t['name']} | {t['milliseconds']:.2f} | {t['ratio']:.2f} |" for t in comparison["timings"]]
-        head = [f"*{comparison['title']}*", "", f"| | milliseconds | × {comparison['baseline']} |", "|:---|---:|---:|"]
+        base = next(t for t in comparison["timings"] if t["name"] == comparison["baseline"])
+        rows = [
+            f"| {t['name']} | {t['ratio']:.2f}{_wide(t)} | {'–'.join(f'{q:.2f}' for q in t['ratio_quartiles'])} |"
+            for t in comparison["timings"]
+            if t is not base
+        ]
+        title = f"*{comparison['title']}; {base['name']} takes {base['milliseconds']:.3g} ms*"
+        head = [title, "", f"| | time, × {base['name']} | middle half |", "|:---|---:|---:|"]
         parts.append("\n".join([*head, *rows]))
-    how = "Times are medians over interleaved rounds, ratios medians of the ratios within a round"
+    how = "Medians of the ratios within a round of interleaved runs, and the half of the rounds in the middle"
+    if any(_wide(t) for c in single for t in c["timings"]):
+        how += "; ° is wider than ±15 % and not resolved"
     peers = ", ".join(f"{name} {version}" for name, version in results["peers"].items())
     setting = f"{results['machine']['cpu']}, one thread, PyTorch {results['machine']['torch']}" + f", {peers}" * bool(
         peers
     )
     return "\n\n".join(parts) + f"\n\n{how}; {results['measured']}, {setting}.\n"
+
+
+def _wide(timing: dict) -> str:
+    """A mark where the middle half of the ratios is wider than ±15 % of their median."""
+    low, high = timing["ratio_quartiles"]
+    return "" if high - low <= 0.3 * timing["ratio"] else "°"
 
 
 def filled(text: str) -> str:

@@ -444,17 +444,6 @@ def test_laplace_is_softmax_only_while_softmax_stays_below_one_half():
     torch.testing.assert_close(thre_topk(even, 1, "laplace"), torch.softmax(even, dim=0))
 
 
-def test_clip_is_the_projection_on_the_capped_simplex():
-    """The variational inequality of a projection: (x − p)·(s − p) ≤ 0 for every vertex s."""
-    for k in (1, 3, 5):
-        x = normal(7, seed=k) * 1.5
-        p = thre_topk(x, k, "clip")
-        for subset in itertools.combinations(range(7), k):
-            vertex = torch.zeros(7, dtype=torch.float64)
-            vertex[list(subset)] = 1
-            assert (x - p) @ (vertex - p) <= 1e-12
-
-
 SLOPES = {
     "sigmoid": lambda u: expit(u) * expit(-u),
     "laplace": lambda u: 0.5 * np.exp(-np.abs(u)),

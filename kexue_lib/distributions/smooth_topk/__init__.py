@@ -206,7 +206,7 @@ def threshold(x: Float[Tensor, "*batch n"], k: int, f: Threshold = "sigmoid") ->
         TypeError: x is not floating, k is no int.
         ValueError: k is outside 1 … n, an unknown f, or k = n for sigmoid and laplace, where λ = −∞.
 
-    Cost: O(n) for a fixed number of steps plus `torch.topk`; "clip" sorts 2n numbers.
+    Cost: O(n) for a fixed number of steps plus `torch.topk`, less than a sort.
     Source: article 10373, ThreTopK.
 
     >>> threshold(torch.tensor([1.0, 3.0]), 1)
@@ -245,7 +245,7 @@ def thre_topk(
         TypeError: x is not floating, k is no int.
         ValueError: k is outside 1 … n, tau is not positive and finite, an unknown f.
 
-    Cost: `torch.topk` and O(n) for a fixed number of steps, less than a sort; "clip" sorts 2n numbers.
+    Cost: `torch.topk` and O(n) for a fixed number of steps, less than a sort.
     Source: article 10373, ThreTopK; clip: Blondel et al., arXiv 2002.08871 (the L2 analogue).
 
     >>> thre_topk(torch.tensor([3.0, 2.0, 1.0, 4.0]), 2, "minexp")

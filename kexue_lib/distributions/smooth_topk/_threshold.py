@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 _FAR = 1e4  # scores this many temperatures from the k-th largest are as good as infinitely far: e^{−5000} = 0
 _STEPS = 5  # four reach rounding on everything that the tests try, one is in reserve
@@ -177,10 +178,12 @@ def minexp_threshold(y: Float[Tensor, "*batch n"], index: Int[Tensor, "*batch k"
 
 
 def clip_threshold(y: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batch 1"]:
-    """Solve Σᵢ clip(yᵢ − λ, 0, 1) = k exactly, by sorting the 2n breakpoints yᵢ and yᵢ − 1.
+    """Solve Σᵢ clip(yᵢ − λ, 0, 1) = k to rounding, without sorting.
 
-    Going down through the breakpoints the sum is piecewise linear, its slope the number of entries inside (0, 1).
-    Where every λ of an interval solves the equation, the upper end is returned.
+    With the k-th largest score at 0, λ lies in [−1, 0]: at −1 the k largest are saturated, at 0 at most k − 1 entries
+    exceed 0. The sum is piecewise linear in λ, and a secant inside of one piece hits the solution: the Illinois method,
+    with halvings of the interval in reserve. Where every λ of an interval solves the equation, its upper end, −1, is
+    returned.
 
     Args:
         y: scores (..., n), finite, with the k-th largest equal to 0.
@@ -189,19 +192,52 @@ def clip_threshold(y: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batc
     Returns:
         λ (..., 1), not differentiable.
 
-    Cost: one sort of 2n numbers.
+    Cost: O(n) a pass; about ten passes for scores of a spread near 1, at most 48 (float32) or 106 (float64). A GPU
+    and a compiled graph, which would have to wait to see that all rows are done, take all of them.
     """
-    n = y.shape[-1]
-    breakpoints, order = torch.cat((y, y - 1), dim=-1).sort(dim=-1, descending=True)
-    inside = torch.where(order < n, 1, -1).cumsum(-1)[..., :-1]
-    area = (inside * -breakpoints.diff(dim=-1)).cumsum(-1)
-    reached = (area < k - 0.5 * torch.finfo(y.dtype).eps * k).sum(-1, keepdim=True).clamp(max=2 * n - 2)
-    overshoot = (area.gather(-1, reached) - k) / inside.gather(-1, reached).clamp(min=1)
-    level = breakpoints.gather(-1, reached + 1) + overshoot
-    # One Newton step on the linear piece removes the rounding of the cumulative sum.
-    u = y - level
-    count = ((u >= 0) & (u <= 1)).sum(-1, keepdim=True).clamp(min=1)
-    return level + (u.clamp(0, 1).sum(-1, keepdim=True) - k) / count
+    if y.is_cuda or torch.compiler.is_compiling():
+        return _bracketed_clip(y, k, stop_when_done=False)
+    return _ClipThreshold.apply(y, k)
+
+
+def _bracketed_clip(y: Tensor, k: int, stop_when_done: bool) -> Tensor:
+    bits = round(1 - math.log2(torch.finfo(y.dtype).eps))
+    low, high = torch.full_like(y[..., :1], -1.0), torch.zeros_like(y[..., :1])
+    surplus, deficit = _clip_surplus(y, low, k), -_clip_surplus(y, high, k)
+    value, level, above = surplus, low, torch.zeros_like(low, dtype=torch.bool)
+    for step in range(2 * bits):
+        if stop_when_done and not bool(value.any()):
+            break
+        share = surplus / (surplus + deficit) if step < bits else 0.5 * (value != 0).to(y.dtype)
+        level = torch.lerp(low, high, share)
+        value = _clip_surplus(y, level, k)
+        before, above = above, value >= 0
+        # An end that stays for the second time counts half, or the secants would creep up from one side.
+        kept = torch.where(above, deficit, surplus) * torch.where(above == before, 0.5, 1.0)
+        surplus, deficit = torch.where(above, value, kept), torch.where(above, kept, -value)
+        low, high = torch.where(above, level, low), torch.where(above, high, level)
+    return level
+
+
+def _clip_surplus(y: Tensor, level: Tensor, k: int) -> Tensor:
+    """Σclip(y − λ) − k, and 0 where rounding is all that is left: then a secant, and with it the row, stays put."""
+    return hardshrink((y - level).clamp(0, 1).sum(-1, keepdim=True) - k, 2 * torch.finfo(y.dtype).eps * k)
+
+
+class _ClipThreshold(torch.autograd.Function):
+    """The loop that ends when all rows are done: vmap must hand it plain tensors."""
+
+    @staticmethod
+    def forward(y: Tensor, k: int) -> Tensor:
+        return _bracketed_clip(y, k, stop_when_done=True)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info, in_dims, y, k):
+        return _ClipThreshold.apply(y.movedim(in_dims[0], 0), k), 0
 
 
 class ImplicitThreshold(torch.autograd.Function):
