@@ -24,7 +24,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
-# In the order in which they start. The site is built beside the first notebook, and ready when a browser asks for it.
+# In the order in which they start. The first file builds the site, beside the first notebooks; the others of the site
+# come after the notebooks, when it is ready, so that no worker waits for it.
+BUILDS = "tests/site/test_head.py"
+IN_A_BROWSER = {"test_pages.py", "test_search.py", "test_reading.py"}
 BUILT, NOTEBOOKS, SEEN, PROOFS, BATTERY, OF_CHAPTERS, REST = PARTS = (
     "site: build, files",
     "notebooks",
@@ -35,7 +38,7 @@ BUILT, NOTEBOOKS, SEEN, PROOFS, BATTERY, OF_CHAPTERS, REST = PARTS = (
     "library and tools",
 )
 GROWS, FIXED, AROUND = "grows", "fixed", "workers: start, imports, collection"
-PAGE = re.compile(r"tests/site/test_pages\.py::\w+\[(?:desk|phone)-(.+)\]$")
+PAGE = re.compile(r"tests/site/test_pages\.py::\w+\[(.+)-(?:desk|phone)\]$")
 SEARCH = re.compile(r"tests/site/test_search\.py::test_search_\w+\[(\w+)\]$")
 
 
@@ -57,7 +60,7 @@ def part_of(nodeid: str) -> str:
     if file.suffix == ".ipynb":
         return NOTEBOOKS
     if file.parts[:2] == ("tests", "site"):
-        return SEEN if PAGE.match(nodeid) or SEARCH.match(nodeid) else BUILT
+        return SEEN if file.name in IN_A_BROWSER else BUILT
     if file.parts[:2] == ("tests", "derivation"):
         return PROOFS
     if file.name == "test_ops.py":
@@ -72,8 +75,9 @@ def growth_of(nodeid: str) -> str:
         nodeid: pytest's name of the test.
     """
     page = PAGE.match(nodeid)
-    of_chapter = (ROOT / f"{page[1]}.ipynb").is_file() if page else part_of(nodeid) not in (BUILT, PROOFS, REST)
-    return GROWS if of_chapter else FIXED
+    if page:
+        return GROWS if (ROOT / f"{page[1]}.ipynb").is_file() else FIXED
+    return GROWS if part_of(nodeid) in (NOTEBOOKS, BATTERY, OF_CHAPTERS) or SEARCH.match(nodeid) else FIXED
 
 
 def cpu_seconds(*, of_the_living: bool) -> float:
@@ -111,7 +115,7 @@ class Costs:
         children_stay = nextitem is None or part_of(item.nodeid) in (NOTEBOOKS, SEEN)
         before = cpu_seconds(of_the_living=children_stay)
         result = yield
-        # A browser that ends takes its count with it where nobody waited for it.
+        # A browser's process that ends takes its count with it where nobody waited for it: a fifth of what it used.
         cost = max(0.0, cpu_seconds(of_the_living=children_stay) - before)
         self.spent[part_of(item.nodeid), growth_of(item.nodeid)] += cost
         return result
@@ -175,7 +179,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Args:
         items: the tests; sorted in place, and in their own order within a part.
     """
-    items.sort(key=lambda item: PARTS.index(part_of(item.nodeid)))
+
+    def turn(item: pytest.Item) -> int:
+        part = part_of(item.nodeid)
+        return PARTS.index(SEEN if part == BUILT and not item.nodeid.startswith(BUILDS) else part)
+
+    items.sort(key=turn)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByChapter:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,34 +14,46 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
 
-from visits import Visitor  # noqa: E402  the folder is on the path only now
-
-
-class Site(NamedTuple):
-    """The folder of the built pages, and how long the build took (None when it was built before)."""
-
-    folder: Path
-    seconds: float | None
+from visits import Site, Visitor  # noqa: E402  the folder is on the path only now
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The site that ``KEXUE_SITE`` names, or one built for these tests by the command of ``make book``."""
+    """The site that ``KEXUE_SITE`` names, or one built for these tests, once for all workers."""
     if given := os.environ.get("KEXUE_SITE"):
         return Site(Path(given), None)
-    into = tmp_path_factory.mktemp("site")
-    start = time.perf_counter()
+    workers_share = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    into = (base.parent if workers_share else base) / "site"
+    outcome = into / "outcome.json"
+    try:
+        into.mkdir()
+    except FileExistsError:  # another worker came first
+        while not outcome.exists():
+            time.sleep(0.2)
+    else:
+        unfinished = into / "unfinished.json"
+        unfinished.write_text(json.dumps(_build(into)), encoding="utf-8")
+        unfinished.rename(outcome)
+    done = json.loads(outcome.read_text(encoding="utf-8"))
+    assert not done["error"], done["error"]
+    return Site(into / "_build" / "html", done["cpu_seconds"])
+
+
+def _build(into: Path) -> dict[str, str | float]:
+    """Build the site by the command of ``make book``; say what it cost, and its complaint where it failed."""
     command = [sys.executable, str(ROOT / "tools" / "build_book.py"), "--into", str(into)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return Site(into / "_build" / "html", time.perf_counter() - start)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cpu_seconds": seconds, "error": f"{done.stdout}\n{done.stderr}" if done.returncode else ""}
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,30 @@ def test_search_finds_chinese_words_and_numbers_of_articles(visitor: Visitor, qu
     assert room > 24  # the magnifier stands there
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_that_were_searched_for_can_be_read(visitor: Visitor, theme: str):
+    with visitor.open(CHAPTER, Screen(1280, 900, theme), "highlight=squareplus") as (tab, _):
+        mark = "<span class=highlighted>x</span>"
+        tab.evaluate(f"() => document.querySelector('.bd-article p').insertAdjacentHTML('beforeend', '{mark}')")
+        colours = tab.evaluate(
+            """() => { const s = getComputedStyle(document.querySelector('span.highlighted'));
+              return [s.backgroundColor, s.color].map((c) => c.match(/[\\d.]+/g).slice(0, 3).map(Number)); }"""
+        )
+    assert contrast(*colours) > 4.5
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Ratio of luminances by WCAG 2."""
+
+    def luminance(colour: list[float]) -> float:
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_entrance_and_lost_page(site: Path):
     entrance, lost = ((site / name).read_text(encoding="utf-8") for name in ("index.html", "404.html"))
     for page in (entrance, lost):

@@ -16,11 +16,10 @@ CHAPTERS = stored.chapters(ROOT)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.article.slug)
 def test_search_finds_the_chapter_by_its_title(visitor: Visitor, chapter: stored.Chapter):
     words = [w for w in stored.plain(chapter.title).replace(":", "").split() if w.isalpha()]
-    tab, visit = visitor.open("search", DESK)
-    tab.goto(f"{visitor.address}search.html?q={quote(' '.join(words))}", wait_until="networkidle")
-    tab.wait_for_selector("#search-results ul.search li a")
-    found = tab.eval_on_selector_all("#search-results ul.search li > a", "links => links.map(l => l.href)")
-    tab.close()
+    with visitor.open("search", DESK, f"q={quote(' '.join(words))}") as (tab, visit):
+        tab.wait_for_selector("#search-results ul.search li a")
+        tab.wait_for_load_state("networkidle")
+        found = tab.eval_on_selector_all("#search-results ul.search li > a", "links => links.map(l => l.href)")
     assert any(chapter.article.docname in link for link in found), found
     assert not visit.console
 

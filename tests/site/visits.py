@@ -1,8 +1,10 @@
-"""One visit of a page by a real browser: everything that the tests ask of it, gathered in a single load."""
+"""A visit of a page by a real browser: everything that the tests ask of it, gathered in a single load."""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +14,15 @@ from urllib.request import urlopen
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+FOLDER = Path(__file__).parent
+AXE, THIN = FOLDER / "vendor" / "axe.min.js", FOLDER / "thin.js"
+
+
+class Site(NamedTuple):
+    """The folder of the built pages, and the CPU seconds of the build (None when it was built before)."""
+
+    folder: Path
+    cpu_seconds: float | None
 
 
 class Screen(NamedTuple):
@@ -55,33 +65,40 @@ def toc_pages() -> list[str]:
 
 
 class Visitor:
-    """Loads pages in one browser; the same page on the same screen is loaded once."""
+    """Loads pages in one browser, one after the other in one tab for each kind of screen: the scripts that all pages
+    share stay compiled. The same page on the same screen is looked at once.
+    """
 
     def __init__(self, browser: Any, address: str):
         self.browser, self.address = browser, address
-        self._contexts: dict[Screen, Any] = {}
+        self._tabs: dict[Screen, Any] = {}
         self._visits: dict[tuple[str, Screen], Visit] = {}
 
-    def open(self, page: str, screen: Screen) -> tuple[Any, Visit]:
-        """Load a page and wait until its mathematics is typeset.
+    @contextmanager
+    def open(self, page: str, screen: Screen, query: str = "") -> Iterator[tuple[Any, Visit]]:
+        """Load a page and wait until its mathematics is typeset; leave it at the end.
 
         Args:
             page: its name without suffix.
             screen: width and theme.
+            query: what follows the question mark of its address.
 
         Returns:
-            The browser's page, which the caller closes, and what the load showed.
+            The browser's tab, and what the load showed.
         """
-        tab, visit = self._context(screen).new_page(), Visit()
-        tab.on("console", lambda m: visit.console.append(m.text) if m.type in ("error", "warning") else None)
-        tab.on("pageerror", lambda error: visit.console.append(str(error)))
-        tab.on("requestfailed", lambda request: visit.failed.append(request.url))
-        tab.on("response", lambda response: self._count(response, visit))
-        tab.on("request", lambda r: visit.foreign.append(r.url) if not r.url.startswith(self._own()) else None)
-        tab.goto(f"{self.address}{page}.html", wait_until="load")
-        tab.evaluate("window.MathJax?.startup?.promise.then(() => document.fonts.ready).then(() => true)")
-        visit.transferred = sum(map(_size_on_the_wire, tab.evaluate(_ADDRESSES)))
-        return tab, visit
+        tab, visit = self._tab(screen), Visit()
+        listeners = self._listeners(visit)
+        for event, listener in listeners.items():
+            tab.on(event, listener)
+        try:
+            tab.goto(f"{self.address}{page}.html{query and '?' + query}", wait_until="load")
+            tab.evaluate("window.MathJax?.startup?.promise.then(() => document.fonts.ready).then(() => true)")
+            visit.transferred = sum(map(_size_on_the_wire, tab.evaluate(_ADDRESSES)))
+            yield tab, visit
+        finally:
+            for event, listener in listeners.items():
+                tab.remove_listener(event, listener)
+            tab.goto("about:blank")  # what the page still asks for must not be blamed on the next one
 
     def visit(self, page: str, screen: Screen) -> Visit:
         """Return what a page shows on a screen: loaded at the first call, remembered at the next.
@@ -91,33 +108,37 @@ class Visitor:
             screen: width and theme.
         """
         if (page, screen) not in self._visits:
-            tab, visit = self.open(page, screen)
-            visit.facts = tab.evaluate(_FACTS)
-            tab.evaluate(_THIN)
-            tab.evaluate(AXE.read_text(encoding="utf-8"))
-            visit.violations = tab.evaluate(_AXE_RUN, screen is DESK)
-            tab.close()
+            with self.open(page, screen) as (tab, visit):
+                visit.facts = tab.evaluate(_FACTS)
+                tab.evaluate(THIN.read_text(encoding="utf-8"))
+                tab.evaluate(AXE.read_text(encoding="utf-8"))
+                visit.violations = tab.evaluate(_AXE_RUN, screen is DESK)
             self._visits[page, screen] = visit
         return self._visits[page, screen]
 
-    def _own(self) -> tuple[str, ...]:
-        return (self.address, "data:", "blob:")
+    def _listeners(self, visit: Visit) -> dict[str, Callable[[Any], None]]:
+        own = (self.address, "data:", "blob:")
+        return {
+            "console": lambda m: visit.console.append(m.text) if m.type in ("error", "warning") else None,
+            "pageerror": lambda error: visit.console.append(str(error)),
+            "requestfailed": lambda request: visit.failed.append(request.url),
+            "response": lambda r: visit.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None,
+            "request": lambda r: visit.foreign.append(r.url) if not r.url.startswith(own) else None,
+        }
 
-    def _count(self, response: Any, visit: Visit) -> None:
-        if response.status >= 400:
-            visit.failed.append(f"{response.status} {response.url}")
-
-    def _context(self, screen: Screen) -> Any:
-        if screen not in self._contexts:
+    def _tab(self, screen: Screen) -> Any:
+        if screen not in self._tabs:
             context = self.browser.new_context(viewport={"width": screen.width, "height": screen.height})
-            context.add_init_script(
-                f"localStorage.setItem('mode', '{screen.theme}'); localStorage.setItem('theme', '{screen.theme}')"
-            )
-            self._contexts[screen] = context
-        return self._contexts[screen]
+            # A newcomer's storage: what one page leaves there, such as words to highlight, must not show on the next.
+            settings = "".join(f"localStorage.setItem('{key}', '{screen.theme}');" for key in ("mode", "theme"))
+            context.add_init_script(f"localStorage.clear(); sessionStorage.clear(); {settings}")
+            context.set_default_timeout(180_000)  # milliseconds: ends what hangs, judges no busy machine
+            self._tabs[screen] = context.new_page()
+        return self._tabs[screen]
 
 
-# Everything that a page loads, whether or not the browser had it cached.
+# Everything that a page loads, whether or not the browser had it cached; and fonts of mathematics that an earlier page
+# of the same tab left in memory, which the browser takes up at once. The sum is no less than what a newcomer loads.
 _ADDRESSES = """() => [performance.getEntriesByType("navigation"), performance.getEntriesByType("resource")].flat()
   .map((entry) => entry.name).filter((name) => name.startsWith("http"))"""
 
@@ -159,31 +180,12 @@ _FACTS = r"""async () => {
   };
 }"""
 
-# Axe's time grows with the elements, and nine in ten are glyphs of equations and coloured words of code that differ in
-# nothing axe looks at. Of each kind the first three stay; the others keep their text (or size) and lose their markup.
-_THIN = """() => {
-  const seen = {};
-  for (const block of document.querySelectorAll(".highlight pre")) {
-    const thin = block.cloneNode(true);
-    for (const word of thin.querySelectorAll("span[class]")) {
-      seen[word.className] = (seen[word.className] ?? 0) + 1;
-      if (seen[word.className] > 3 && !word.children.length) word.replaceWith(word.textContent);
-    }
-    thin.normalize();
-    block.replaceWith(thin);
-  }
-  const equations = [...document.querySelectorAll("mjx-container")].slice(3);
-  const widths = equations.map((equation) => equation.getBoundingClientRect().width);
-  equations.forEach((equation, i) => {
-    equation.textContent = "equation";
-    Object.assign(equation.style, { display: "inline-block", width: `${widths[i]}px` });
-  });
-}"""
-
 # All rules in the reader's own theme and, at the desk, where more is in view, the contrast of the other theme too.
+# Axe calls every breach of the rule `region`, its dearest but for contrast, moderate: the filter below would drop it.
 _AXE_RUN = """async (bothThemes) => {
   const own = document.documentElement.dataset.theme;
-  const found = (await axe.run(document, { resultTypes: ["violations"] })).violations;
+  const all = { resultTypes: ["violations"], rules: { region: { enabled: false } } };
+  const found = (await axe.run(document, all)).violations;
   if (bothThemes) {
     document.documentElement.dataset.theme = own === "dark" ? "light" : "dark";
     const contrast = { runOnly: ["color-contrast"], resultTypes: ["violations"] };

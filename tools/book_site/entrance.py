@@ -50,7 +50,7 @@ def write_pages(app: Sphinx, error: Exception | None) -> None:
     go = f'<meta http-equiv="refresh" content="0; url={first}.html" />'
     link = f'<p><a href="{first}.html">{title}</a></p>'
     (out / "index.html").write_text(PAGE.format(**shown, more=go, body=link), encoding="utf-8")
-    home = f"{base}/{first}.html" if base else f"/{first}.html"
+    home = f"{base}/{first}.html" if base else f"{first}.html"
     search = home.replace(f"{first}.html", "search.html")
     lost = (
         f'<h1>No page here</h1>\n<p>It may have moved. <a href="{home}">{title}</a> lists all parts of the book; '

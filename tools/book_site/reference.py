@@ -163,11 +163,11 @@ def modules(root: Path, package: str) -> list[str]:
         Dotted names, sorted. A file whose name begins with an underscore is inner: how its package works.
     """
     folder = root / LIBRARY / package
-    found = folder.rglob("*.py") if package != "." else [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-    paths = [path.parent if path.name == "__init__.py" else path.with_suffix("") for path in found]
+    paths = [path.parent if path.name == "__init__.py" else path.with_suffix("") for path in folder.rglob("*.py")]
     names = [path.relative_to(folder).parts for path in paths if path != folder]
-    if package == ".":  # a part of the book has a page of its own
+    if package == ".":  # a part of the book has a page of its own; scripts that made a checkpoint have none
         names = [name for name in names if not (root / "chapters" / name[0]).is_dir()]
+        names = [name for name in names if name[0] != "checkpoints" or len(name) == 1]
     public = [name for name in names if not any(word.startswith("_") for word in name)]
     return [".".join([LIBRARY, *([] if package == "." else [package]), *name]) for name in sorted(public)]
 
