@@ -176,14 +176,21 @@ def rewritten(root: Path, address: Address) -> dict[Path, str]:
     Args:
         root: of the repository.
         address: the address.
+
+    Raises:
+        ValueError: a file holds a passage in neither state; the message names both.
     """
     differing = {}
     for path in [*map(root.joinpath, TEXTS), *sorted(root.glob("chapters/*/*.ipynb"))]:
         before = after = path.read_text(encoding="utf-8")
-        if path.suffix == ".ipynb":
-            after = rewritten_notebook(before, address, path.relative_to(root).as_posix())
-        for states in TEXTS.get(path.name, ()):
-            after = address.spread(after, states)
+        name = path.relative_to(root).as_posix()
+        try:
+            if path.suffix == ".ipynb":
+                after = rewritten_notebook(before, address, name)
+            for states in TEXTS.get(path.name, ()):
+                after = address.spread(after, states)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if before != after:
             differing[path] = after
     return differing
@@ -200,7 +207,10 @@ def main() -> int:
         config = (ROOT / "_config.yml").read_text(encoding="utf-8")
         config = re.sub(r"^(repository:\n  url:).*$", rf'\g<1> "{options.url.rstrip("/")}"', config, flags=re.M)
         (ROOT / "_config.yml").write_text(config, encoding="utf-8")
-    differing = rewritten(ROOT, read_address())
+    try:
+        differing = rewritten(ROOT, read_address())
+    except ValueError as error:
+        sys.exit(str(error))
     for path, text in differing.items():
         print(
             f"{notebooks.relative(path)}: {'names another address than _config.yml' if options.check else 'rewritten'}"
