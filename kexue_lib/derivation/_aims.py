@@ -1,6 +1,6 @@
 """Where a statement is most likely to fail: the places that its own parts single out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sympy as sp
@@ -12,6 +12,8 @@ from kexue_lib.derivation._given import bound_symbols
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._needs import Need, needs
 
+Key = Callable[[Any], Any]  # by which expressions are put in an order that names have no part in
+
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.Indexed, sp.MatrixExpr, AppliedUndef)
 _CRITICAL = 10  # expressions looked at
 _SOLVED = 10  # operations of an equation that is not polynomial
@@ -19,16 +21,16 @@ _TARGETS = 24
 _PERIODS = (0, 1, -1, 2, -3)  # members of an infinite family of solutions that are tried
 
 
-def critical(statement: Any, given: Sequence[Any]) -> list[sp.Expr]:
+def critical(statement: Any, given: Sequence[Any], key: Key) -> list[sp.Expr]:
     """Expressions whose zeros are boundaries: of definition, of a piece, of an order, of a branch of a function."""
     found: list[sp.Expr] = []
     for part in (statement, *given):
-        for need in needs(part):
+        for need in sorted(needs(part), key=lambda need: (need.kind, key(need.subject))):
             found += _of_need(need)
-        for relation in sorted(part.atoms(Relational), key=sp.default_sort_key):
+        for relation in sorted(part.atoms(Relational), key=key):
             if not (is_matrix(relation.lhs) or is_matrix(relation.rhs)):
                 found.append(relation.lhs - relation.rhs)
-        for atom in sorted(part.atoms(sp.Function, sp.Pow), key=lambda a: (a.count_ops(), sp.default_sort_key(a))):
+        for atom in sorted(part.atoms(sp.Function, sp.Pow), key=lambda a: (a.count_ops(), key(a))):
             found += _of_function(atom)
     bound = set().union(*(bound_symbols(part) for part in (statement, *given)))
     usable = [e for e in dict.fromkeys(found) if e.free_symbols and not e.free_symbols & bound and not e.has(*_LAZY)]
@@ -88,6 +90,8 @@ def _solutions(expression: sp.Expr, symbol: sp.Symbol, operations: int) -> list[
         if degree > 4 or (degree > 2 and len(expression.free_symbols) > 1) or operations > 25:
             return []
         return [root for root in sp.roots(expression, symbol) if not root.has(symbol)]
+    if any(root.base.has(symbol) for root in _square_roots(expression)):
+        return zeros(_without_root(expression, symbol), symbol)
     if operations > _SOLVED:
         return []
     domain = sp.S.Reals if symbol.is_extended_real else sp.S.Complexes
@@ -96,9 +100,26 @@ def _solutions(expression: sp.Expr, symbol: sp.Symbol, operations: int) -> list[
     return [value for value in _members(solutions) if not value.has(name)]
 
 
+def _square_roots(expression: sp.Expr) -> list[sp.Pow]:
+    return [p for p in expression.atoms(sp.Pow) if p.exp.is_Rational and p.exp.q == 2]
+
+
+def _without_root(expression: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
+    """A + B √C has its zeros among those of A² - B² C; a place too many does no harm to one that is only tried."""
+    bases = [root.base for root in _square_roots(expression) if root.base.has(symbol)]
+    base = max(bases, key=lambda base: (base.count_ops(), sp.default_sort_key(base)))
+    root = sp.Dummy()
+    changes = {p: root ** (2 * p.exp) for p in _square_roots(expression) if p.base == base}
+    even, odd = sp.Integer(0), sp.Integer(0)
+    for (power,), coefficient in sp.Poly(sp.numer(sp.together(expression.xreplace(changes))), root).terms():
+        term = coefficient * base ** (power // 2)
+        even, odd = (even, odd + term) if power % 2 else (even + term, odd)
+    return sp.expand(even**2 - odd**2 * base)
+
+
 def _members(solutions: Any) -> Iterator[sp.Expr]:
     if isinstance(solutions, sp.FiniteSet):
-        yield from sorted(solutions, key=sp.default_sort_key)
+        yield from solutions
     elif isinstance(solutions, sp.ImageSet):
         if len(solutions.lamda.variables) == 1:
             yield from (solutions.lamda(k) for k in _PERIODS)
@@ -115,12 +136,14 @@ def _members(solutions: Any) -> Iterator[sp.Expr]:
         yield from (end for end in (solutions.start, solutions.end) if end.is_finite)
 
 
-def targets(statement: Any, given: Sequence[Any], symbols: Sequence[sp.Symbol]) -> list[tuple[sp.Symbol, sp.Expr]]:
+def targets(
+    statement: Any, given: Sequence[Any], symbols: Sequence[sp.Symbol], key: Key
+) -> list[tuple[sp.Symbol, sp.Expr]]:
     """Pairs of a symbol and a value, possibly in terms of the others, that put the statement on a boundary."""
     found: list[tuple[sp.Symbol, sp.Expr]] = []
-    for expression in critical(statement, given):
+    for expression in critical(statement, given, key):
         for symbol in symbols:
-            found += [(symbol, value) for value in zeros(expression, symbol)[:6]]
+            found += [(symbol, value) for value in _in_order(zeros(expression, symbol), key)[:6]]
             if len(found) > _TARGETS:
                 return list(dict.fromkeys(found))
     return list(dict.fromkeys(found))
@@ -132,17 +155,21 @@ def constants(statement: Any, given: Sequence[Any]) -> list[sp.Expr]:
     return sorted(n for n in numbers if n > 2)[:6]
 
 
-def solve_for_one(gap: sp.Expr, excluded: set[sp.Symbol]) -> tuple[sp.Symbol | None, list[sp.Expr]]:
+def solve_for_one(gap: sp.Expr, excluded: set[sp.Symbol], key: Key) -> tuple[sp.Symbol | None, list[sp.Expr]]:
     """A symbol that `gap == 0` determines by the others, linear ones preferred, and its possible values."""
     candidates = sorted(
         (s for s in gap.free_symbols - excluded if isinstance(s, sp.Symbol)),
-        key=lambda s: (not sp.diff(gap, s).is_number, not _linear(gap, s), s.name),
+        key=lambda s: (not sp.diff(gap, s).is_number, not _linear(gap, s), key(s)),
     )
     for symbol in candidates:
         values = zeros(gap, symbol)
         if values:
-            return symbol, values
+            return symbol, _in_order(values, key)
     return None, []
+
+
+def _in_order(values: Sequence[sp.Expr], key: Key) -> list[sp.Expr]:
+    return sorted(values, key=lambda value: (value.count_ops(), key(value)))
 
 
 def _linear(expression: sp.Expr, symbol: sp.Symbol) -> bool:

@@ -9,8 +9,8 @@ import sympy as sp
 from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._claim import has_float
 from kexue_lib.derivation._decision import Decision, InductionProof
-from kexue_lib.derivation._errors import DerivationError, VacuousClaim
-from kexue_lib.derivation._evidence import AGREE, COSTLY, CROSS, ENOUGH, POINTS, NumericalTest
+from kexue_lib.derivation._errors import Refusal
+from kexue_lib.derivation._evidence import AGREE, COSTLY, ENOUGH, POINTS, NumericalTest
 from kexue_lib.derivation._given import normalised, parts, shifted
 from kexue_lib.derivation._induction import NoProof, prove_induction
 from kexue_lib.derivation._noncommutative import as_matrices
@@ -22,15 +22,15 @@ _PATIENCE = 3.0  # seconds for the numbers of one point: points are many, and mo
 _SMALL = 6  # values of an index at which a recurrence is followed
 
 
-def decide(title: str, statement: Any, given: Sequence[Any], facts: Sequence[Any], time_limit: float) -> Decision:
+def decide(statement: Any, given: Sequence[Any], facts: Sequence[Any], time_limit: float) -> Decision:
     """Prove the statement under the conditions, with earlier results as further facts, or check it; raise if false."""
     statement, given = as_matrices(normalised(statement)), [normalised(condition) for condition in given]
     if shifted(sp.Integer(0), [c for c in given if not isinstance(c, Recurrence)])[1] is None:
-        raise VacuousClaim(title, "the conditions contradict each other")
+        raise Refusal("the conditions contradict each other", vacuous=True)
     patience = min(time_limit, _PATIENCE)
-    tests = [NumericalTest(title, s, g, seconds=patience) for s, g in _followed(statement, given)]
+    tests = [NumericalTest(s, g, seconds=patience) for s, g in _followed(statement, given)]
     for test in tests:
-        test.run(COSTLY if test.is_costly or len(tests) > 1 else CROSS)
+        test.run(COSTLY if len(tests) > 1 else test.crossing)
         test.search()
     words, seconds = None, 0.0
     if not has_float(statement, *given):
@@ -52,7 +52,6 @@ def decide(title: str, statement: Any, given: Sequence[Any], facts: Sequence[Any
 
 
 def decide_induction(
-    title: str,
     statement: Callable[[Any], Any],
     n: sp.Symbol,
     base: int | tuple[int, ...],
@@ -68,27 +67,24 @@ def decide_induction(
         if single in (sp.true, True):
             continue
         if single in (sp.false, False):
-            raise DerivationError(title, f"false at {n} = {size}", {n: sp.Integer(size)})
+            raise Refusal(f"false at {n} = {size}", {n: sp.Integer(size)})
         for reduced, conditions in _followed(single, [c for c in given if n not in c.free_symbols]):
-            test = NumericalTest(title, reduced, conditions, seconds=patience)
+            test = NumericalTest(reduced, conditions, seconds=patience)
             try:
                 test.run(3)
-            except DerivationError as error:
-                what = str(error).removeprefix(f"{title}: ")
-                values = {n: sp.Integer(size)} | (error.counterexample or {})
-                raise DerivationError(title, f"at {n} = {size} {what}", values) from None
+            except Refusal as refused:
+                values = {n: sp.Integer(size)} | (refused.counterexample or {})
+                raise Refusal(f"at {n} = {size} {refused.reason}", values) from None
     start = cpu_seconds()
     open_needs = within(time_limit, well_defined, statement(n), [*given, *facts, sp.Ge(n, first)])
     if open_needs:
-        raise DerivationError(
-            title, f"could not decide: {open_needs[0].subject} is not shown to be {open_needs[0].kind}"
-        )
+        raise Refusal(f"could not decide: {open_needs[0].subject} is not shown to be {open_needs[0].kind}")
     try:
         proof = within(time_limit, prove_induction, statement, n, base, list(given), plain, list(facts))
     except NoProof as missing:
-        raise DerivationError(title, f"could not decide: {missing} was not proved") from missing
+        raise Refusal(f"could not decide: {missing} was not proved") from missing
     except OutOfTime:
-        raise DerivationError(title, "could not decide: the step took too long") from None
+        raise Refusal("could not decide: the step took too long") from None
     return InductionProof(*proof, cpu_seconds() - start)
 
 

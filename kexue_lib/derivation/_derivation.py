@@ -9,11 +9,11 @@ import sympy as sp
 
 from kexue_lib.derivation import _arguments as accept
 from kexue_lib.derivation import _display as show
-from kexue_lib.derivation import form
 from kexue_lib.derivation import _measured as measured
+from kexue_lib.derivation import form
 from kexue_lib.derivation._claim import EVIDENCE, Claim, plain
 from kexue_lib.derivation._decision import Decision
-from kexue_lib.derivation._errors import DerivationError, VacuousClaim
+from kexue_lib.derivation._errors import DerivationError, Refusal, VacuousClaim
 
 _VERDICTS = ("reproduced", "holds at small scale", "not resolved", "does not hold", "slip in the source")
 
@@ -197,7 +197,10 @@ class Derivation:
         facts = self._facts_of(used, conditions)
         from kexue_lib.derivation._deciding import decide_induction
 
-        proof = decide_induction(title, statement, n, base, conditions, facts, self.time_limit)
+        try:
+            proof = decide_induction(statement, n, base, conditions, facts, self.time_limit)
+        except Refusal as refused:
+            raise refused.named(title) from None
         first = min(base) if isinstance(base, tuple) else base
         rows, where = show.induction_latex(proof, n, first, conditions)
         words = f"SymPy, the base case and the step from n to n + 1, for every n ≥ {first}, by induction"
@@ -307,7 +310,10 @@ class Derivation:
         facts = self._facts_of(used, conditions)
         from kexue_lib.derivation._deciding import decide  # on first use: it brings all that proves and tests
 
-        decision = decide(title, statement, conditions, facts, self.time_limit)
+        try:
+            decision = decide(statement, conditions, facts, self.time_limit)
+        except Refusal as refused:
+            raise refused.named(title) from None
         rows, where = show.statement_latex(statement, conditions, show.domain_latex(statement, conditions))
         self._add(title, statement, conditions, rows, where, decision, scope, instance, used)
 

@@ -9,7 +9,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from kexue_lib.derivation._aims import branches
-from kexue_lib.derivation._errors import DerivationError
+from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._indexed_facts import ForEvery
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._points import Domain, Point, counterexample
@@ -21,6 +21,7 @@ from kexue_lib.derivation._unknowns import Entries
 ENOUGH = 20  # points that a checked statement needs
 POINTS = 60  # points that a checked statement gets
 CROSS = 14  # points at which every statement is put to the test before a proof is sought
+ENTRIES = 28  # the same for orders between sums over vectors, whose entries are drawn in one manner after another
 COSTLY = 4  # the same where a point takes quadrature or a limit
 DIGITS = 45  # that equal sides share, unless a sum, an integral or a limit gives fewer
 AGREE = 3  # points at which a proved statement must be seen to hold
@@ -29,8 +30,7 @@ AGREE = 3  # points at which a proved statement must be seen to hold
 class NumericalTest:
     """Tests of one statement at point after point of its domain, with bounded errors."""
 
-    def __init__(self, title: str, statement: Any, given: Sequence[Any], *, seconds: float) -> None:
-        self.title = title
+    def __init__(self, statement: Any, given: Sequence[Any], *, seconds: float) -> None:
         self.statement = _decimals_exact(statement)
         self.domain = Domain(self.statement, [_decimals_exact(condition) for condition in given])
         self.points = self.domain.points(4 * POINTS)
@@ -46,6 +46,12 @@ class NumericalTest:
         """Whether one point takes quadrature, extrapolation or a sum without end."""
         ends = (e for total in self.statement.atoms(sp.Sum, sp.Product) for limit in total.limits for e in limit[1:])
         return self.statement.has(sp.Integral, sp.Limit) or any(end.is_infinite for end in ends)
+
+    @property
+    def crossing(self) -> int:
+        """The points at which the statement is put to the test before a proof is sought."""
+        over_entries = self.domain.indexed and not isinstance(self.statement, (sp.Eq, sp.Ne))
+        return COSTLY if self.is_costly else ENTRIES if over_entries else CROSS
 
     def run(self, count: int) -> None:
         """Go on until the statement was found true at `count` points; raise where false."""
@@ -93,12 +99,12 @@ class NumericalTest:
         values = counterexample(point)
         where = ", ".join(f"{symbol} = {value}" for symbol, value in values.items()) or "every point"
         if result.undefined:
-            raise DerivationError(self.title, f"undefined at {where}: {result.undefined}", values)
+            raise Refusal(f"undefined at {where}: {result.undefined}", values)
         sides = ""
         if result.sides and not any(map(is_matrix, result.sides)):
             one, other = (value_text(side, point, apart) for side, apart in zip(result.sides, reversed(result.sides)))
             sides = f": {one} against {other}"
-        raise DerivationError(self.title, f"false at {where}{sides}", values)
+        raise Refusal(f"false at {where}{sides}", values)
 
     def require_every_branch(self) -> None:
         """Raise where a side of some boundary was reached by points, but by none that could be decided."""
@@ -108,8 +114,7 @@ class NumericalTest:
             )
             if reached - decided:
                 where = {1: "> 0", -1: "< 0", 0: "= 0"}[min(reached - decided)]
-                raise DerivationError(
-                    self.title,
+                raise Refusal(
                     f"could not decide: no proof was found, and no point with {expression} {where} was decided",
                 )
 
@@ -121,10 +126,10 @@ class NumericalTest:
         if self.found >= needed:
             return
         if not (self.drawn or self.trouble):
-            raise DerivationError(self.title, "could not decide: no point that satisfies the conditions was found")
+            raise Refusal("could not decide: no point that satisfies the conditions was found")
         reason = f" ({self.trouble})" if self.trouble else ""
         found = f"{self.found} of the {needed} points needed were decided{reason}"
-        raise DerivationError(self.title, f"could not decide: {otherwise}; {found}")
+        raise Refusal(f"could not decide: {otherwise}; {found}")
 
     def reach(self) -> str:
         """How many points, to how many digits and how far out the statement was tested, in words."""
@@ -140,7 +145,7 @@ class NumericalTest:
         if whole:
             words.append(f"integers up to {max(whole)}")
         if any(isinstance(v, Entries) for p in self.seen for v in p.values()):
-            words.append("entries of eight kinds")
+            words.append("entries of nine kinds")
         return ", ".join(words)
 
 

@@ -10,8 +10,9 @@ from sympy.core.function import AppliedUndef, UndefinedFunction
 from sympy.matrices.expressions.matexpr import MatrixElement
 
 from kexue_lib.derivation._aims import constants, solve_for_one, targets, zeros
+from kexue_lib.derivation._entries import EntryConditions
 from kexue_lib.derivation._given import parts
-from kexue_lib.derivation._indexed_facts import ForEvery
+from kexue_lib.derivation._structure import Structure
 from kexue_lib.derivation._truth import NoValue, truth
 from kexue_lib.derivation._unknowns import (
     Entries,
@@ -30,7 +31,7 @@ _STRUCTURED = [sp.Integer(0), sp.Integer(1), sp.Integer(-1), sp.Rational(1, 2), 
 _STRUCTURED += [sp.Integer(-2), sp.Integer(3), sp.Rational(1, 3), sp.Integer(4), sp.I, -sp.I, 1 + sp.I]
 _IRRATIONAL = (sp.sqrt(2), sp.pi / 3, sp.E / 2, sp.sqrt(3) / 2)
 _OFFSETS = (0, sp.Rational(1, 1000), -sp.Rational(1, 1000), 1, -1, 20, -20)
-_SIZES = (1, 2, 3, 5, 2, 3, 8)
+_SIZES = (1, 2, 3, 5, 2, 3, 1, 2, 3, 5, 2, 3, 8)
 
 
 class Domain:
@@ -40,9 +41,12 @@ class Domain:
         self.random = random.Random(_SEED)
         self.statement, self.given = statement, parts(given)
         everything = [statement, *self.given]
-        self.functions = sorted({a.func for part in everything for a in part.atoms(AppliedUndef)}, key=str)
-        self.matrices = sorted({m for part in everything for m in part.atoms(sp.MatrixSymbol)}, key=str)
-        self.indexed = sorted({base for part in everything for base in part.atoms(sp.IndexedBase)}, key=str)
+        # Points are drawn in this order: they must not depend on names.
+        self.structure = Structure(everything)
+        in_order = lambda unknowns: sorted(unknowns, key=self.structure.key)
+        self.functions = in_order({a.func for part in everything for a in part.atoms(AppliedUndef)})
+        self.matrices = in_order({m for part in everything for m in part.atoms(sp.MatrixSymbol)})
+        self.indexed = in_order({base for part in everything for base in part.atoms(sp.IndexedBase)})
         self.sizes = {s for matrix in self.matrices for n in matrix.shape for s in sp.sympify(n).free_symbols}
         self.symbols = self._symbols(everything)
         totals = [total for part in everything for total in part.atoms(sp.Sum, sp.Product)]
@@ -53,6 +57,7 @@ class Domain:
         self.smooth = any(part.has(sp.Derivative, sp.Subs, sp.Integral, sp.Limit) for part in everything)
         self.matrix_facts = [fact for fact in self.given if isinstance(fact, sp.AppliedPredicate)]
         self.conditions = [fact for fact in self.given if fact not in self.matrix_facts]
+        self.entry_conditions = EntryConditions(self.conditions, self.structure)
         self.elements = [e for part in everything for e in part.atoms(MatrixElement)]
         # Where the slope of an equation vanishes, it does not determine the symbol that it was solved for.
         self.lost: list[tuple[sp.Symbol, sp.Symbol, sp.Expr]] = []
@@ -60,6 +65,7 @@ class Domain:
         self.free = [symbol for symbol in self.symbols if symbol not in self.solved]
         self.constants = constants(statement, self.given)
         self._targets: list[tuple[sp.Symbol, sp.Expr]] | None = None
+        self._linear: dict[sp.Symbol, list[tuple[sp.Expr, sp.Expr]]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -70,14 +76,14 @@ class Domain:
     def targets(self) -> list[tuple[sp.Symbol, sp.Expr]]:
         """The boundaries of the statement, solved for one symbol each."""
         if self._targets is None:
-            self._targets = targets(self.statement, self.given, self.free)
+            self._targets = targets(self.statement, self.given, self.free, self.structure.key)
         return self._targets
 
     def _symbols(self, everything: Sequence[Any]) -> list[sp.Symbol]:
         names = {base.label for base in self.indexed} | {matrix.args[0] for matrix in self.matrices}
         free = set().union(*(part.free_symbols for part in everything)) | self.sizes
         free = {s for s in free if isinstance(s, sp.Symbol)} - names
-        return sorted(free, key=lambda s: (s.name, str(sorted(s.assumptions0.items())), sp.default_sort_key(s)))
+        return sorted(free, key=self.structure.key)
 
     def _solve_equations(self) -> dict[sp.Symbol, list[sp.Expr]]:
         """Each equation among the conditions gives one symbol as a function of the others."""
@@ -88,10 +94,10 @@ class Domain:
             gap = equation.lhs - equation.rhs
             for symbol, values in solved.items():
                 gap = gap.subs(symbol, values[0])
-            symbol, values = solve_for_one(gap, set(solved))
+            symbol, values = solve_for_one(gap, set(solved), self.structure.key)
             if symbol is not None:
                 slope = sp.diff(gap, symbol)
-                for other in sorted(slope.free_symbols - {symbol}, key=str):
+                for other in sorted(slope.free_symbols - {symbol}, key=self.structure.key):
                     self.lost += [(symbol, other, value) for value in zeros(slope, other)]
                 solved = {s: [v.subs(symbol, values[0]) for v in vs] for s, vs in solved.items()}
                 solved[symbol] = values
@@ -129,8 +135,13 @@ class Domain:
             yield {symbol: self.random.choice(_STRUCTURED) for symbol in self.symbols}
         for value in _STRUCTURED[:3]:  # all symbols equal that can be, then one of them zero
             yield {s: value if admits(s, value) else drawn for s, drawn in self._draw().items()}
-        for symbol in self.free * 2:
-            yield self._draw() | {symbol: sp.Integer(0)}
+        for side in (1, -1, None, None):  # one symbol zero, the others on one side of it where they can be, or anywhere
+            for symbol in self.free:
+                point = self._draw()
+                if side is not None:
+                    moved = {s: side * abs(v) for s, v in point.items() if v.is_extended_real}
+                    point |= {s: v for s, v in moved.items() if admits(s, v)}
+                yield point | {symbol: sp.Integer(0)}
         for i in range(60):
             if i % 2 == 0 and i // 2 < len(_STRUCTURED):  # all symbols equal that can be
                 value = _STRUCTURED[i // 2]
@@ -187,14 +198,10 @@ class Domain:
 
     def _bounds(self, symbol: sp.Symbol, point: Point) -> tuple[Any, Any]:
         lower, upper = -sp.oo, sp.oo
-        for relation in self.conditions:
-            if not isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)) or symbol not in relation.free_symbols:
+        for slope, edge in self._linear_bounds(symbol):
+            slope, edge = slope.subs(point), edge.subs(point)
+            if slope.free_symbols or edge.free_symbols or not edge.is_extended_real:
                 continue
-            gap = (relation.gts - relation.lts).subs(point)
-            if gap.free_symbols != {symbol} or not gap.is_polynomial(symbol) or sp.degree(gap, symbol) != 1:
-                continue
-            slope = gap.coeff(symbol)
-            edge = sp.nsimplify(-gap.subs(symbol, 0) / slope)
             if slope.is_positive and edge > lower:
                 lower = edge
             elif slope.is_negative and edge < upper:
@@ -204,6 +211,19 @@ class Domain:
         if symbol.is_nonpositive and upper > 0:
             upper = sp.Integer(0)
         return lower, upper
+
+    def _linear_bounds(self, symbol: sp.Symbol) -> list[tuple[sp.Expr, sp.Expr]]:
+        """The orders among the conditions that are linear in a symbol: its slope, and where both sides are equal."""
+        if symbol not in self._linear:
+            found = []
+            for relation in self.conditions:
+                if isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)) and symbol in relation.free_symbols:
+                    gap = relation.gts - relation.lts
+                    if gap.is_polynomial(symbol) and sp.degree(gap, symbol) == 1:
+                        slope = sp.diff(gap, symbol)
+                        found.append((slope, -gap.subs(symbol, 0) / slope))
+            self._linear[symbol] = found
+        return self._linear[symbol]
 
     def _value(self, symbol: sp.Symbol, lower: Any, upper: Any) -> sp.Expr:
         draw = self.random
@@ -264,15 +284,14 @@ class Domain:
         for symbol, values in self.solved.items():
             if symbol in point:
                 continue
-            value = self.random.choice(values).subs(point)
-            point[symbol] = sp.nsimplify(value) if value.is_Rational else value
+            point[symbol] = self.random.choice(values).subs(point)
         if not all(admits(symbol, value) for symbol, value in point.items()):
             return None
         for function in self.functions:
             point[function] = function_values(function, self.random, self.smooth)
         for base in self.indexed:
             point[base] = Entries(base, self.random)
-        if not self._add_matrices(point) or not self._normalise_entries(point):
+        if not self._add_matrices(point) or not self.entry_conditions.settle(point, self.random):
             return None
         return point if self.contains(point) else None
 
@@ -284,32 +303,6 @@ class Domain:
             return all(truth(condition, point).value is True for condition in self.conditions)
         except NoValue:
             return False
-
-    def _normalise_entries(self, point: Point) -> bool:
-        """Bounds on every entry are met by folding, a condition that a sum of entries is a number by scaling."""
-        for every in (c for c in self.conditions if isinstance(c, ForEvery)):
-            relation = every.condition
-            if isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)):
-                large, small, numbers = relation.gts, relation.lts, _numbers(point)
-                if isinstance(small, sp.Indexed) and large.subs(numbers).is_number:
-                    point[small.base].high = large.subs(numbers)
-                elif isinstance(large, sp.Indexed) and small.subs(numbers).is_number:
-                    point[large.base].low = small.subs(numbers)
-        for equation in (c for c in self.conditions if isinstance(c, sp.Eq)):
-            for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
-                if isinstance(side, sp.Sum) and isinstance(side.function, sp.Indexed) and len(side.limits) == 1:
-                    index, lower, upper = (part.subs(_numbers(point)) for part in side.limits[0])
-                    if not (lower.is_Integer and upper.is_Integer):
-                        return False
-                    entries = point[side.function.base]
-                    keys = [[i.subs(index, k) for i in side.function.indices] for k in range(lower, upper + 1)]
-                    if not all(i.is_Integer for key in keys for i in key):
-                        return False
-                    total, wanted = sum(entries.at(*key) for key in keys), other.subs(_numbers(point))
-                    if total == 0 or not wanted.is_number:
-                        return False
-                    entries.scale = entries.scale * wanted / total
-        return True
 
     def _add_matrices(self, point: Point) -> bool:
         numbers = _numbers(point)

@@ -4,6 +4,7 @@ Each of these proofs shows on its way that the expression is real. A False means
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sympy as sp
@@ -150,6 +151,12 @@ def is_real(expression: Any, given: Sequence[Any] = (), depth: int = 1) -> bool:
 
 
 def _has_sign(expression: sp.Expr, strict: bool, facts: Sequence[Any], depth: int) -> bool:
+    return _has_one_sign(expression, strict, tuple(facts), depth)
+
+
+# The parts of a statement ask the same questions again and again.
+@lru_cache(maxsize=4096)
+def _has_one_sign(expression: sp.Expr, strict: bool, facts: tuple[Any, ...], depth: int) -> bool:
     if _obvious(expression, strict) or _by_coefficients(expression, strict) or _stated(expression, strict, facts):
         return True
     if expression.has(sp.nan, sp.zoo) or (depth <= 0 and expression.has(*_LAZY)):
@@ -184,6 +191,7 @@ def _stated(expression: sp.Expr, strict: bool, facts: Sequence[Any]) -> bool:
 
 
 def _forms(expression: sp.Expr) -> Iterator[sp.Expr]:
+    """Ways to write an expression, those that cost most last."""
     yield expression
     yield sp.factor(sp.together(expression))
     rooted = _without_roots(expression)
@@ -373,7 +381,12 @@ def _by_slope(expression: sp.Expr, strict: bool, symbol: sp.Symbol, facts: Seque
 
 def smooth(expression: Any, symbol: Any, given: Sequence[Any] = ()) -> bool:
     """Whether the expression is defined and differentiable by the symbol on the whole domain."""
-    wanted = [*needs(expression, tuple(given)), *kinks(expression, symbol, tuple(given))]
+    return _is_smooth(expression, symbol, tuple(given))
+
+
+@lru_cache(maxsize=4096)
+def _is_smooth(expression: Any, symbol: Any, given: tuple[Any, ...]) -> bool:
+    wanted = [*needs(expression, given), *kinks(expression, symbol, given)]
     return all(_cheaply(need) for need in dict.fromkeys(wanted))
 
 

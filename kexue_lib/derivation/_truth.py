@@ -123,8 +123,13 @@ def _if_then_else(parts, point):
 def _for_every(parts, point):
     condition, (index, low, high) = parts
     ends = [integer(enclose(end, point)) for end in (low, high)]
-    values = [condition.xreplace({index: sp.Integer(k)}) for k in range(ends[0], ends[1] + 1)]
-    return _first_decisive(values, point, False)
+    kept = Truth(True)
+    for k in range(ends[0], ends[1] + 1):
+        result = truth(condition, (point or {}) | {index: sp.Integer(k)})
+        if result.value is False:
+            return result
+        kept = result if result.value is None else kept
+    return kept
 
 
 _COMBINATIONS = {
@@ -235,9 +240,9 @@ def _compare_equal(env, x, y, lhs, rhs, costly):
     radius, size = _float(upper(difference)), max(_float(lower(x)), _float(lower(y)))
     if env.need + 20 > env.bits and not costly:
         raise _Open(Truth(None, sides, None, "equal to all digits computed, but parts are smaller still"))
-    if radius <= _SAME * size or (lhs is not None and env.is_zero(sp.Add(lhs, -rhs))):
+    if radius <= _SAME * size or (not size and radius <= mpmath.ldexp(1, -env.bits // 3) and env.bits > bits_of(250)):
         return Truth(True, sides)
-    if not size and radius <= mpmath.ldexp(1, -env.bits // 3) and env.bits > bits_of(250):
+    if lhs is not None and env.is_zero(sp.Add(lhs, -rhs)):
         return Truth(True, sides)
     scale = size or mpmath.mpf(1)
     digits = max(0, min(env.bits, int(-mpmath.log10(radius / scale)))) if radius else env.bits

@@ -34,7 +34,7 @@ def admits(symbol: Any, value: Any) -> bool:
 class Entries:
     """Values for the entries of an indexed unknown x[i, …], drawn when first asked for."""
 
-    STYLES = ("plain", "plain", "equal", "large", "tiny", "whole", "one", "spread")
+    STYLES = ("plain", "plain", "equal", "alternating", "large", "tiny", "whole", "one", "spread")
 
     def __init__(self, base: sp.IndexedBase, draw: random.Random, style: str | None = None) -> None:
         self.base, self.seed = base, draw.randint(0, 2**60)
@@ -43,27 +43,26 @@ class Entries:
         self.known: dict[tuple[int, ...], sp.Expr] = {}
         self.scale: sp.Expr = sp.Integer(1)
         self.facts = sp.Symbol("x", **base.assumptions0)
-        self.low: sp.Expr = -sp.oo
-        self.high: sp.Expr = sp.oo
 
     def at(self, *indices: int) -> sp.Expr:
         """The exact value of one entry."""
         key = tuple(int(i) for i in indices)
         if key not in self.known:
-            draw = random.Random(f"{self.seed} {'' if self.style == 'equal' else key}")
-            self.known[key] = next(v for v in (self._draw(draw, key, i) for i in range(200)) if admits(self.facts, v))
-        return self._folded(self.known[key] * self.scale)
+            draw = random.Random(f"{self.seed} {'' if self.style in ('equal', 'alternating') else key}")
+            value = next(v for v in (self._draw(draw, key, i) for i in range(200)) if admits(self.facts, v))
+            if self.style == "alternating" and sum(key) % 2 and admits(self.facts, -value):
+                value = -value
+            self.known[key] = value * self.scale
+        return self.known[key]
 
-    def _folded(self, value: sp.Expr) -> sp.Expr:
-        """The value brought between the bounds that a condition on every entry sets."""
-        if self.low.is_finite and self.high.is_finite:
-            inside = sp.Abs(value) / (1 + sp.Abs(value))
-            return self.low + (self.high - self.low) * inside
-        if self.high.is_finite and not value <= self.high:
-            return 2 * self.high - value
-        if self.low.is_finite and not value >= self.low:
-            return 2 * self.low - value
-        return value
+    def put(self, key: tuple[int, ...], value: sp.Expr) -> None:
+        """Give one entry a value."""
+        self.known[key] = value
+
+    def scale_by(self, factor: sp.Expr) -> None:
+        """Multiply every entry by a number."""
+        self.known = {key: value * factor for key, value in self.known.items()}
+        self.scale = self.scale * factor
 
     def _draw(self, draw: random.Random, key: tuple[int, ...], attempt: int) -> sp.Expr:
         value = sp.Rational(draw.randint(-400, 400), 10 ** draw.randint(1, 2))

@@ -32,19 +32,6 @@ n = sp.Symbol("n", integer=True, positive=True)
 k = sp.Symbol("k", integer=True)
 
 
-@pytest.fixture
-def d():
-    return Derivation("demo")
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """The bundles that a derivation publishes."""
-    bundles = []
-    monkeypatch.setattr(show, "publish", bundles.append)
-    return bundles
-
-
 # --- truth ------------------------------------------------------------------------------------------------------------
 
 
