@@ -67,7 +67,7 @@ def table(rows: Sequence[Sequence[Any]], columns: Sequence[str], *, digits: int 
     """
     for i, r in enumerate(rows):
         if len(r) != len(columns):
-            raise ValueError(f"rows: row {i} has {len(r)} entries, columns has {len(columns)}")
+            raise ValueError(f"rows: got {len(r)} entries in row {i}, expected {len(columns)} as columns has")
     plain = [[e.item() if isinstance(e, (torch.Tensor, np.generic)) else e for e in r] for r in rows]
 
     def text(entry: Any) -> str:

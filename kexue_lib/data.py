@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer, check_number, check_one_of
+
 __all__ = [
     "Corpus",
     "Digits",
@@ -87,16 +89,15 @@ def digits(
         ``Digits(x_train, y_train, x_test, y_test)``.
 
     Raises:
+        TypeError: ``test_size`` is no integer.
         ValueError: ``test_size`` outside 0…1796, or an unknown ``scale``.
 
     >>> data = digits(scale="symmetric")
     >>> data.x_train.min().item(), data.x_train.max().item(), len(data.y_test)
     (-1.0, 1.0, 397)
     """
-    if isinstance(test_size, bool) or not isinstance(test_size, int) or not 0 <= test_size < _DIGITS:
-        raise ValueError(f"test_size: got {test_size!r}, expected an integer from 0 to {_DIGITS - 1}")
-    if scale not in ("unit", "symmetric", "standard"):
-        raise ValueError(f"scale: got {scale!r}, expected 'unit', 'symmetric' or 'standard'")
+    check_integer("test_size", test_size, 0, _DIGITS - 1)
+    check_one_of("scale", scale, ("unit", "symmetric", "standard"))
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
@@ -129,15 +130,14 @@ def flip_labels(
         New labels ``(n,)``; ``y`` is left as it was.
 
     Raises:
+        TypeError: ``num_classes`` is no integer, ``fraction`` is no number.
         ValueError: ``fraction`` outside [0, 1] or ``num_classes`` < 1.
 
     >>> flip_labels(torch.zeros(4, dtype=torch.long), 0.0, 10).tolist()
     [0, 0, 0, 0]
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction: got {fraction!r}, expected a number in [0, 1]")
-    if num_classes < 1:
-        raise ValueError(f"num_classes: got {num_classes!r}, expected a positive integer")
+    check_number("fraction", fraction, least=0, most=1)
+    check_integer("num_classes", num_classes, 1)
     count = round(fraction * len(y))
     chosen = torch.randperm(len(y), generator=generator)[:count]
     flipped = y.clone()
@@ -157,6 +157,7 @@ class Minibatches:
         batch_size: rows of a batch, 1…n.
 
     Raises:
+        TypeError: ``batch_size`` is no integer.
         ValueError: tensors of different length, none at all, or ``batch_size`` outside 1…n.
 
     >>> sample = Minibatches(torch.arange(4), batch_size=2)
@@ -168,9 +169,8 @@ class Minibatches:
     def __init__(self, *tensors: Shaped[Tensor, "_ ..."], batch_size: int):
         lengths = [len(t) for t in tensors]
         if len(set(lengths)) != 1:
-            raise ValueError(f"tensors: lengths {lengths}, expected one or more tensors of one length")
-        if isinstance(batch_size, bool) or not 1 <= batch_size <= lengths[0]:
-            raise ValueError(f"batch_size: got {batch_size!r}, expected an integer from 1 to {lengths[0]}")
+            raise ValueError(f"tensors: got lengths {lengths}, expected one or more tensors of one length")
+        check_integer("batch_size", batch_size, 1, lengths[0])
         self.tensors, self.batch_size = tensors, batch_size
         self._order, self._place = torch.empty(0, dtype=torch.long), 0
 
@@ -199,7 +199,7 @@ class Minibatches:
             ValueError: the state belongs to data of another length.
         """
         if len(state["order"]) not in (0, len(self.tensors[0])):
-            raise ValueError(f"state: an epoch of {len(state['order'])} rows, the data have {len(self.tensors[0])}")
+            raise ValueError(f"state: got an epoch of {len(state['order'])} rows, expected {len(self.tensors[0])}")
         self._order, self._place = state["order"].clone(), state["place"]
 
 
@@ -275,15 +275,14 @@ def byte_windows(
         ``sample(generator) -> (batch_size, length)`` int64, starts drawn uniformly with replacement.
 
     Raises:
+        TypeError: ``length`` or ``batch_size`` is no integer.
         ValueError: ``length`` outside 1…n or ``batch_size`` < 1.
 
     >>> byte_windows(torch.arange(9), 3, 2)(torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3])
     """
-    if isinstance(length, bool) or not 1 <= length <= len(corpus):
-        raise ValueError(f"length: got {length!r}, expected an integer from 1 to {len(corpus)}")
-    if isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size!r}, expected a positive integer")
+    check_integer("length", length, 1, len(corpus))
+    check_integer("batch_size", batch_size, 1)
     offsets = torch.arange(length)
 
     def sample(generator: torch.Generator | None = None) -> Int64[Tensor, "batch length"]:
@@ -307,13 +306,13 @@ def word_tokens(text: bytes, vocab_size: int) -> tuple[Int64[Tensor, " n"], list
         Ids ``(n,)`` and the list id → token, ``"<unknown>"`` first; shorter than ``vocab_size`` if the text has fewer.
 
     Raises:
+        TypeError: ``vocab_size`` is no integer.
         ValueError: ``vocab_size`` < 1.
 
     >>> word_tokens(b"a b a c", 3)
     (tensor([2, 1, 0, 1, 2, 1, 0]), ['<unknown>', ' ', 'a'])
     """
-    if isinstance(vocab_size, bool) or vocab_size < 1:
-        raise ValueError(f"vocab_size: got {vocab_size!r}, expected a positive integer")
+    check_integer("vocab_size", vocab_size, 1)
     tokens = re.findall(r"\w+|\s+|[^\w\s]", text.decode("utf-8", errors="replace"))
     vocabulary = ["<unknown>", *(token for token, _ in Counter(tokens).most_common(vocab_size - 1))]
     ids = {token: i for i, token in enumerate(vocabulary) if i}
@@ -339,10 +338,9 @@ def ngram_entropy(corpus: UInt8[Tensor, " n"], n: Literal[1, 2]) -> float:
     >>> round(ngram_entropy(torch.tensor([0, 1] * 50, dtype=torch.uint8), 1) / math.log(2), 6)
     1.0
     """
-    if n not in (1, 2):
-        raise ValueError(f"n: got {n!r}, expected 1 or 2")
+    check_one_of("n", n, (1, 2))
     if len(corpus) < n:
-        raise ValueError(f"corpus: {len(corpus)} bytes, expected at least {n}")
+        raise ValueError(f"corpus: got {len(corpus)} bytes, expected at least {n}")
     ids = corpus.long()
 
     def entropy(keys: Tensor) -> float:

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from kexue_lib._arguments import check_integer
+
 __all__ = ["mlp"]
 
 
@@ -33,14 +35,17 @@ def mlp(
         A module mapping ``(..., n_in)`` to ``(..., n_out)``.
 
     Raises:
+        TypeError: a size that is no integer.
         ValueError: ``sizes`` has fewer than two entries or one that is not positive.
 
     >>> mlp([2, 3, 1], generator=torch.Generator().manual_seed(0))(torch.zeros(5, 2)).shape
     torch.Size([5, 1])
     """
     sizes = list(sizes)
-    if len(sizes) < 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
-        raise ValueError(f"sizes: got {sizes}, expected two or more positive integers")
+    if len(sizes) < 2:
+        raise ValueError(f"sizes: got {sizes}, expected two or more")
+    for i, n in enumerate(sizes):
+        check_integer(f"sizes[{i}]", n, 1)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from kexue_lib._arguments import check_shape
 from kexue_lib._tables import Table, table
 
 __all__ = [
@@ -191,7 +192,7 @@ def bars(
     names = list(next(iter(groups.values())))
     for series, heights in groups.items():
         if list(heights) != names:
-            raise ValueError(f"groups: series {series!r} has categories {list(heights)}, the first one has {names}")
+            raise ValueError(f"groups: got categories {list(heights)} in {series!r}, expected {names} as the first has")
     width = 0.8 / len(groups)
     for i, (series, heights) in enumerate(groups.items()):
         at = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
@@ -244,8 +245,7 @@ def heatmap(
     'x'
     """
     cells = array(matrix).astype(float)
-    if cells.shape != (len(rows), len(columns)):
-        raise ValueError(f"matrix: shape {cells.shape} with {len(rows)} row and {len(columns)} column labels")
+    check_shape("matrix", cells, (len(rows), len(columns)), "as rows and columns have labels")
     ax = ax or plt.gca()
     shown = np.ma.masked_invalid(cells)
     scale: dict[str, Any] = {}
@@ -340,8 +340,7 @@ def points(
         if given is None:
             continue
         xy = array(given)
-        if xy.ndim != 2 or xy.shape[1] != 2:
-            raise ValueError(f"{name}: shape {xy.shape}, expected (n, 2)")
+        check_shape(name, xy, ("n", 2))
         ax.scatter(xy[:, 0], xy[:, 1], s=size, c=colour, linewidths=0, label=name, rasterized=True)
     if reference is not None:
         ax.legend(markerscale=2)

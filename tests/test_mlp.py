@@ -28,7 +28,12 @@ def test_layers_alternate_and_end_linear():
     assert all(m.bias is None for m in layers if isinstance(m, nn.Linear))
 
 
-@pytest.mark.parametrize("sizes", [[], [3], [3, 0], [2, -1, 3], [2, True]])
+@pytest.mark.parametrize("sizes", [[], [3], [3, 0], [2, -1, 3]])
 def test_bad_sizes_are_named(sizes):
     with pytest.raises(ValueError, match="sizes"):
         mlp(sizes)
+
+
+def test_true_is_no_size():
+    with pytest.raises(TypeError, match=r"sizes\[1\]: got True"):
+        mlp([2, True])

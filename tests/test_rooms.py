@@ -71,4 +71,4 @@ def at_home(file: tuple[str, ...], package: list[str]) -> bool:
     if file[0] == LIBRARY:
         return list(file[1 : 1 + len(package)]) == package
     names = {word.removeprefix(prefix) for word in file for prefix in ("test_", "ops_", "bench_", "")}
-    return file[0] in ("tests", "benchmarks") and package[-1] in names
+    return file[0] in ("tests", "benchmarks") and (not package or package[-1] in names)

@@ -72,47 +72,54 @@ def sinkhorn_topk(x: Tensor, k: int) -> Tensor:
 def main() -> None:
     torch.manual_seed(0)
     report = Report("Smooth Top-k", peers=("entmax", "POT"))
-    x, k = torch.randn(64, 1024), 32
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        report.compare(
-            "GradTopK, (64, 1024), k = 32: p",
-            {
-                "grad_topk": lambda: grad_topk(x, k),
-                "naive logsumexp tree": lambda: marginals(naive_tree, x, k),
-                "sequential recurrence": lambda: marginals(sequential, x, k),
-                "torch.topk": lambda: torch.topk(x, k),
-            },
-            baseline="grad_topk",
-            rounds=15,
-        )
-        for order in (k, 512):
-            responses = ("sigmoid", "laplace", "minexp", "clip")
-            report.compare(
-                f"ThreTopK, (64, 1024), k = {order}: p",
-                {
-                    "torch.sort": lambda: torch.sort(x),
-                    "torch.topk": lambda order=order: torch.topk(x, order),
-                    **{f: lambda f=f, order=order: thre_topk(x, order, f) for f in responses},
-                    "entmax budget_bisect": lambda order=order: budget_bisect(x, budget=order, dim=-1),
-                },
-                baseline="torch.sort",
-            )
     torch.set_num_threads(1)
+    x, k = torch.randn(64, 1024), 32
+    responses = ("sigmoid", "laplace", "minexp", "clip")
+    report.compare(
+        "GradTopK, (64, 1024), k = 32: p",
+        {
+            "grad_topk": lambda: grad_topk(x, k),
+            "naive logsumexp tree": lambda: marginals(naive_tree, x, k),
+            "sequential recurrence": lambda: marginals(sequential, x, k),
+            "torch.topk": lambda: torch.topk(x, k),
+        },
+        baseline="grad_topk",
+        rounds=15,
+    )
+    for order in (k, 512):
+        report.compare(
+            f"ThreTopK, (64, 1024), k = {order}: p",
+            {
+                "entmax budget_bisect": lambda order=order: budget_bisect(x, budget=order, dim=-1),
+                "torch.sort": lambda: torch.sort(x),
+                "torch.topk": lambda order=order: torch.topk(x, order),
+                **{f: lambda f=f, order=order: thre_topk(x, order, f) for f in responses},
+            },
+            baseline="entmax budget_bisect",
+            rounds=101,
+        )
+    thresholds = {f"thre_topk, {f}": lambda x, order, f=f: thre_topk(x, order, f) for f in responses}
+    thresholds["entmax budget_bisect"] = lambda x, order: budget_bisect(x, budget=order, dim=-1)
+    thresholds["torch.sort"] = lambda x, order: torch.sort(x).values
     report.compare(
         "Every method, (64, 1024), k = 32: p and a vector-Jacobian product",
         {
             "grad_topk": with_gradient(lambda x: grad_topk(x, k), x),
             "sequential recurrence": with_gradient(lambda x: marginals(sequential, x, k, True), x),
             "naive tree": with_gradient(lambda x: marginals(naive_tree, x, k, True), x),
-            **{f"thre_topk, {f}": with_gradient(lambda x, f=f: thre_topk(x, k, f), x) for f in responses},
-            "entmax budget_bisect": with_gradient(lambda x: budget_bisect(x, budget=k, dim=-1), x),
-            "torch.sort": with_gradient(lambda x: torch.sort(x).values, x),
+            **{name: with_gradient(lambda x, f=f: f(x, k), x) for name, f in thresholds.items()},
         },
         baseline="grad_topk",
-        rounds=21,
+        rounds=31,
         seconds=60,
     )
+    for order in (k, 512):
+        report.compare(
+            f"Every response, (64, 1024), k = {order}: p and a vector-Jacobian product",
+            {name: with_gradient(lambda x, f=f, order=order: f(x, order), x) for name, f in thresholds.items()},
+            baseline="entmax budget_bisect",
+            rounds=201,
+        )
     report.compare(
         "One row of 1024, k = 32: p",
         {

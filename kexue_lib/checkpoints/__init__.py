@@ -48,7 +48,7 @@ def save(name: str, content: Mapping[str, Any], *, made_with: dict[str, Any]) ->
         path, limit = FOLDER / f"{name}.json", MAX_TABLE
         data = (json.dumps({"made_with": made_with, "content": content}, indent=1, allow_nan=False) + "\n").encode()
     if len(data) > limit:
-        raise ValueError(f"content: {len(data)} bytes, a file of this kind holds at most {limit}")
+        raise ValueError(f"content: got {len(data)} bytes, expected at most {limit} in a file of this kind")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path

@@ -12,11 +12,13 @@ i = 0…ρ/2 − 1. Position m turns pair i by the angle :math:`m\theta_i`; the 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
+
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 
 __all__ = [
     "RotaryEmbedding",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 Layout = Literal["half", "interleaved"]
+_LAYOUTS = get_args(Layout)
 
 
 def inverse_frequencies(
@@ -46,6 +49,7 @@ def inverse_frequencies(
         ``(dim // 2,)`` float64, radians per position.
 
     Raises:
+        TypeError: ``dim`` is no integer, ``base`` is no number.
         ValueError: ``dim`` odd or not positive; ``base`` not positive, infinite or NaN.
 
     Source: arXiv 2104.09864, eq. 15.
@@ -53,10 +57,8 @@ def inverse_frequencies(
     >>> inverse_frequencies(4, 100.0)
     tensor([1.0000, 0.1000], dtype=torch.float64)
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2 or dim % 2:
-        raise ValueError(f"dim: got {dim!r}, expected an even positive integer")
-    if not (math.isfinite(base) and base > 0):
-        raise ValueError(f"base: got {base!r}, expected a positive finite number")
+    check_integer("dim", dim, 2, even=True)
+    check_number("base", base, above=0, below=math.inf)
     exponents = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
     return torch.exp(exponents * -math.log(base))
 
@@ -84,10 +86,9 @@ def cos_sin(
     >>> cos[:, 0], sin[:, 0]
     (tensor([1.0000, 0.5403]), tensor([0.0000, 0.8415]))
     """
-    if not inv_freq.is_floating_point():
-        raise TypeError(f"inv_freq: dtype {inv_freq.dtype}, expected a floating dtype")
+    check_dtype("inv_freq", inv_freq, "floating")
     if positions.is_complex() or positions.dtype == torch.bool:
-        raise TypeError(f"positions: dtype {positions.dtype}, expected an integer or floating dtype")
+        raise TypeError(f"positions: got {positions.dtype}, expected a tensor of integer or floating dtype")
     device = positions.device
     if device.type == "mps":  # no float64 there: the table is made on the CPU and moved
         positions, inv_freq = positions.cpu(), inv_freq.cpu()
@@ -209,11 +210,10 @@ def apply_rotary(
     >>> apply_rotary(torch.tensor([[1.0, 0.0]]), cos, sin).round()
     tensor([[-0., 1.]])
     """
-    if layout not in ("half", "interleaved"):
-        raise ValueError(f"layout: got {layout!r}, expected 'half' or 'interleaved'")
+    check_one_of("layout", layout, _LAYOUTS)
     rotary_dim = 2 * cos.shape[-1]
     if rotary_dim > x.shape[-1]:
-        raise ValueError(f"cos: rotary dimension {rotary_dim} exceeds the last dimension of x, {x.shape[-1]}")
+        raise ValueError(f"cos: got rotary dimension {rotary_dim}, expected at most {x.shape[-1]}, the width of x")
     work = torch.promote_types(x.dtype, torch.float32)
     cos, sin = cos.to(work), sin.to(work)
     if inverse:
@@ -239,17 +239,16 @@ def layout_permutation(
         ``(dim,)`` int64.
 
     Raises:
+        TypeError: ``rotary_dim`` is no integer.
         ValueError: ``rotary_dim`` odd, not positive or larger than ``dim``; an unknown ``source`` or ``target``.
 
     >>> layout_permutation(6, rotary_dim=4)
     tensor([0, 2, 1, 3, 4, 5])
     """
     rotary_dim = dim if rotary_dim is None else rotary_dim
-    if rotary_dim % 2 or not 0 < rotary_dim <= dim:
-        raise ValueError(f"rotary_dim: got {rotary_dim}, expected an even integer from 2 to dim = {dim}")
+    check_integer("rotary_dim", rotary_dim, 2, dim, most_is="dim", even=True)
     for name, layout in (("source", source), ("target", target)):
-        if layout not in ("half", "interleaved"):
-            raise ValueError(f"{name}: got {layout!r}, expected 'half' or 'interleaved'")
+        check_one_of(name, layout, _LAYOUTS)
     index = torch.arange(dim)
     if source == target:
         return index
@@ -272,6 +271,7 @@ def log_length_scale(positions: Tensor, train_length: int, *, clip: bool = True)
         float64, the shape of ``positions``.
 
     Raises:
+        TypeError: ``train_length`` is no integer.
         ValueError: ``train_length`` below 2.
 
     Source: https://kexue.fm/archives/8823 (log n scaling).
@@ -279,8 +279,7 @@ def log_length_scale(positions: Tensor, train_length: int, *, clip: bool = True)
     >>> log_length_scale(torch.tensor([0, 511, 262143]), 512)
     tensor([1., 1., 2.], dtype=torch.float64)
     """
-    if train_length < 2:
-        raise ValueError(f"train_length: got {train_length}, expected at least 2")
+    check_integer("train_length", train_length, 2)
     scale = torch.log1p(positions.to(torch.float64)) / math.log(train_length)
     return scale.clamp(min=1.0) if clip else scale
 
@@ -301,6 +300,7 @@ class RotaryEmbedding(nn.Module):
         attention_factor: multiplies cosine and sine, so that logits grow by its square (YaRN's temperature).
 
     Raises:
+        TypeError: ``rotary_dim`` is no integer.
         ValueError: ``rotary_dim`` odd, not positive or above ``dim``; ``inv_freq`` of another length; bad ``base``.
 
     >>> rope = RotaryEmbedding(8)
@@ -326,14 +326,11 @@ class RotaryEmbedding(nn.Module):
         self.dim, self.base, self.layout = dim, base, layout
         self.rotary_dim = dim if rotary_dim is None else rotary_dim
         self.attention_factor = attention_factor
-        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= dim:
-            raise ValueError(f"rotary_dim: got {self.rotary_dim}, expected an even integer from 2 to dim = {dim}")
-        if layout not in ("half", "interleaved"):
-            raise ValueError(f"layout: got {layout!r}, expected 'half' or 'interleaved'")
+        check_integer("rotary_dim", self.rotary_dim, 2, dim, most_is="dim", even=True)
+        check_one_of("layout", layout, _LAYOUTS)
         if inv_freq is None:
             inv_freq = inverse_frequencies(self.rotary_dim, base)
-        if tuple(inv_freq.shape) != (self.rotary_dim // 2,):
-            raise ValueError(f"inv_freq: shape {tuple(inv_freq.shape)}, expected ({self.rotary_dim // 2},)")
+        check_shape("inv_freq", inv_freq, (self.rotary_dim // 2,))
         self.inv_freq = inv_freq.detach().to(device="cpu", dtype=torch.float64)
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
@@ -381,7 +378,7 @@ class RotaryEmbedding(nn.Module):
             ValueError: ``positions`` do not end in n.
         """
         if positions.shape[-1] not in (1, x.shape[-2]):
-            raise ValueError(f"positions: shape {tuple(positions.shape)}, expected (..., {x.shape[-2]}) like x")
+            raise ValueError(f"positions: got shape {tuple(positions.shape)}, expected (..., {x.shape[-2]}) as x has")
         cos, sin = self.table(positions, torch.promote_types(x.dtype, torch.float32))
         if positions.ndim > 1:  # (batch, n, pairs) -> (batch, 1, n, pairs): all heads share the table
             cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
+from kexue_lib._arguments import check_integer, check_number, check_one_of
 from kexue_lib.training._checkpoint import check_same_run, read_checkpoint, write_checkpoint
 from kexue_lib.training._processes import (
     Accelerator,
@@ -217,7 +218,7 @@ class _LossModule(nn.Module):
         if not isinstance(values, dict):
             return {"loss": values}
         if "loss" not in values:
-            raise ValueError(f"loss: returned a dict with keys {sorted(values)}, expected a key 'loss' among them")
+            raise ValueError(f"loss: got a dict with keys {sorted(values)}, expected a key 'loss' among them")
         return values
 
 
@@ -236,7 +237,9 @@ class _Run:
         self.wrapped: nn.Module = _LossModule(model, loss)
         if self.sharded:
             if isinstance(optimizer, Optimizer):
-                raise ValueError("optimizer: got an Optimizer, FSDP needs a function that makes one from parameters")
+                raise ValueError(
+                    "optimizer: got an Optimizer, expected a function that makes one from parameters (FSDP)"
+                )
             shard(self.wrapped, self.device)
             if self.ema is not None:
                 shard(self.ema, self.device)
@@ -397,13 +400,11 @@ def _check_arguments(steps, accumulate, clip_norm, precision, ema, evaluate, eva
         ("log_every", log_every, 1),
         ("evaluate_every", evaluate_every, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: got {value!r}, expected an integer of at least {least}")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm: got {clip_norm}, expected None or a positive number")
-    if ema is not None and not 0 <= ema < 1:
-        raise ValueError(f"ema: got {ema}, expected None or a number in [0, 1)")
-    if precision not in ("no", "bf16", "fp16"):
-        raise ValueError(f"precision: got {precision!r}, expected 'no', 'bf16' or 'fp16'")
+        check_integer(name, value, least)
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, above=0)
+    if ema is not None:
+        check_number("ema", ema, least=0, below=1)
+    check_one_of("precision", precision, ("no", "bf16", "fp16"))
     if evaluate_every and evaluate is None:
-        raise ValueError(f"evaluate_every: got {evaluate_every} without evaluate, a function of the model")
+        raise ValueError(f"evaluate_every: got {evaluate_every} without evaluate, expected a function of the model")

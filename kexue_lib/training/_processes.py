@@ -47,7 +47,7 @@ def make_accelerator(precision: str, device: torch.device | str | None) -> Accel
     """
     wanted = torch.device(device) if device is not None else None
     if precision == "fp16" and (wanted.type if wanted else _best_device()) == "cpu":
-        raise ValueError("precision: 'fp16' needs a GPU, on a CPU take 'bf16' or 'no'")
+        raise ValueError("precision: got 'fp16' on a CPU, expected 'bf16' or 'no' there: it needs a GPU")
     AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
     cpu = (wanted.type if wanted else _best_device()) == "cpu"
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from kexue_lib._arguments import check_integer
+
 Schedule = Callable[[int], float] | Callable[[Optimizer], LRScheduler]
 
 
@@ -25,12 +27,13 @@ def warmup_linear(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Callabl
         Function of the step t = 0, 1, … giving the factor of the learning rate.
 
     Raises:
+        TypeError: ``warmup`` is no integer.
         ValueError: ``warmup`` outside 0…``steps``.
 
     >>> [round(warmup_linear(4, warmup=2)(t), 3) for t in range(5)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
-    _check_warmup(steps, warmup)
+    check_integer("warmup", warmup, 0, steps, most_is="steps")
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -55,12 +58,13 @@ def warmup_cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Callabl
         Function of the step t = 0, 1, … giving the factor of the learning rate.
 
     Raises:
+        TypeError: ``warmup`` is no integer.
         ValueError: ``warmup`` outside 0…``steps``.
 
     >>> [round(warmup_cosine(4)(t), 3) for t in range(5)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
-    _check_warmup(steps, warmup)
+    check_integer("warmup", warmup, 0, steps, most_is="steps")
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -99,10 +103,5 @@ def make_scheduler(schedule: Schedule | None, optimizer: Optimizer) -> LRSchedul
         return LambdaLR(optimizer, schedule)
     scheduler = schedule(optimizer)
     if not isinstance(scheduler, LRScheduler):
-        raise TypeError(f"schedule: returned {type(scheduler).__name__}, expected a number or an LRScheduler")
+        raise TypeError(f"schedule: got {type(scheduler).__name__} from it, expected a number or an LRScheduler")
     return scheduler
-
-
-def _check_warmup(steps: int, warmup: int) -> None:
-    if not 0 <= warmup <= steps:
-        raise ValueError(f"warmup: got {warmup}, expected 0 to steps = {steps}")

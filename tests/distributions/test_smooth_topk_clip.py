@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from opinfo import as_users_call
 from torch import Tensor
 
 from kexue_lib.distributions.smooth_topk import thre_topk, threshold
@@ -45,3 +46,15 @@ def test_upper_end_is_returned_where_an_interval_solves_the_equation():
     x = torch.tensor([5.0, 4.0, 1.0, 0.5], dtype=torch.float64)
     assert threshold(x, 2, "clip").item() == 3.0
     assert torch.equal(thre_topk(x, 2, "clip"), torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_marks_stand_still_where_an_interval_solves_the_equation(compiled: bool):
+    """Three equal scores far above the rest stay chosen under small changes: the derivative is 0, ties or not."""
+    function = torch.compile(thre_topk, fullgraph=True, backend="aot_eager") if compiled else thre_topk
+    x = torch.tensor([7.0, 7.0, 7.0, -7.0, -7.0], dtype=torch.float64, requires_grad=True)
+    with as_users_call():
+        p = function(x, 3, "clip")
+        (grad,) = torch.autograd.grad((p * torch.arange(5.0, dtype=torch.float64)).sum(), x)
+    assert torch.equal(p, torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0], dtype=torch.float64))
+    assert torch.equal(grad, torch.zeros(5, dtype=torch.float64))

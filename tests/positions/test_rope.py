@@ -328,7 +328,7 @@ def test_bad_base(base):
 
 def test_bad_tables_and_layouts():
     x, (cos, sin) = normal(3, 8), cos_sin(torch.arange(3), inverse_frequencies(10))
-    with pytest.raises(ValueError, match="rotary dimension 10"):
+    with pytest.raises(ValueError, match="got rotary dimension 10"):
         apply_rotary(x, cos, sin)
     with pytest.raises(TypeError, match="inv_freq"):
         cos_sin(torch.arange(3), torch.arange(4))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from kexue_lib._arguments import check_integer
 from kexue_lib.attention.core._attention import attention, causal_mask, prefix_mask, segment_mask
 from kexue_lib.attention.core._blocks import (
     AttentionFactory,
@@ -181,7 +182,7 @@ class DecoderLM(nn.Module):
         x, config = self.embedding(tokens), self.config
         if self.position_embedding is not None:
             if tokens.shape[1] > config.max_len:
-                raise ValueError(f"max_len: {tokens.shape[1]} tokens, learned positions end at {config.max_len}")
+                raise ValueError(f"tokens: got {tokens.shape[1]} of them, expected at most max_len = {config.max_len}")
             x = x + self.position_embedding(positions)
         elif config.positions == "sinusoidal":
             x = x + _sinusoidal(positions, config.d_model).to(x.dtype)
@@ -217,7 +218,7 @@ class DecoderLM(nn.Module):
             return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         total = weights.sum()
         if not total > 0:
-            raise ValueError("weights: sum to zero, expected at least one positive weight")
+            raise ValueError("weights: got a sum of zero, expected at least one positive weight")
         each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return (each * weights.flatten()).sum() / total
 
@@ -340,18 +341,17 @@ class DecoderLM(nn.Module):
         return logits[:, -1]
 
     def _check_generation(self, L: int, new: int, prompt_lengths: Tensor | None) -> None:
-        if isinstance(new, bool) or new < 0:
-            raise ValueError(f"max_new_tokens: got {new!r}, expected an integer of at least 0")
+        check_integer("max_new_tokens", new, 0)
         limit = self.config.max_len
         if limit is not None and L + new > limit:
-            raise ValueError(f"max_len: prompt of {L} and {new} new tokens exceed {limit}")
+            raise ValueError(f"max_new_tokens: got {new} after {L} tokens, expected max_len = {limit} in all")
         if prompt_lengths is None:
             return
         if ((prompt_lengths < 1) | (prompt_lengths > L)).any():
             raise ValueError(f"prompt_lengths: got {prompt_lengths.tolist()}, expected 1 to {L}")
         if self.config.conv_width or hasattr(self.position, "attend"):
             what = "a convolution" if self.config.conv_width else "a position object with attend"
-            raise ValueError(f"prompt_lengths: {what} would see the padding; generate rows of one length together")
+            raise ValueError(f"prompt_lengths: got lengths with {what}, which would see the padding; expected None")
 
     def num_parameters(self, *, embedding: bool = True) -> int:
         """Return the number of parameters; shared ones count once.

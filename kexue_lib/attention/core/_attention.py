@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from kexue_lib._arguments import check_integer
+
 _LONG = 64  # queries from which on the score matrix is too large to be written out
 
 
@@ -27,6 +29,7 @@ def causal_mask(
         ``(L, S)`` bool, True where visible.
 
     Raises:
+        TypeError: ``window`` is no integer.
         ValueError: ``window`` < 1.
 
     >>> causal_mask(2, 3).int()
@@ -38,7 +41,7 @@ def causal_mask(
     key = torch.arange(S, device=device)
     visible = key <= own
     if window is not None:
-        _check_window(window)
+        check_integer("window", window, 1)
         visible = visible & (key > own - window)
     return visible
 
@@ -198,21 +201,16 @@ def _dispatch(
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, window: int | None) -> None:
-    for what, a, b in (
-        ("head dimensions of query and key", query.shape[-1], key.shape[-1]),
-        ("lengths of key and value", key.shape[-2], value.shape[-2]),
-        ("heads of key and value", key.shape[-3], value.shape[-3]),
+    for name, what, got, expected, other in (
+        ("key", "head dimension", key.shape[-1], query.shape[-1], "query"),
+        ("value", "length", value.shape[-2], key.shape[-2], "key"),
+        ("value", "number of heads", value.shape[-3], key.shape[-3], "key"),
     ):
-        if a != b:
-            raise ValueError(f"{what} differ: {a} and {b}")
+        if got != expected:
+            raise ValueError(f"{name}: got {what} {got}, expected {expected} as {other} has")
     if query.shape[-3] % key.shape[-3]:
-        raise ValueError(f"query has {query.shape[-3]} heads, expected a multiple of the {key.shape[-3]} heads of key")
+        raise ValueError(f"query: got {query.shape[-3]} heads, expected a multiple of the {key.shape[-3]} of key")
     if mask is not None and mask.dtype != torch.bool and not mask.is_floating_point():
-        raise TypeError(f"mask: dtype {mask.dtype}, expected bool or a floating dtype")
+        raise TypeError(f"mask: got {mask.dtype}, expected a tensor of bool or floating dtype")
     if window is not None:
-        _check_window(window)
-
-
-def _check_window(window: int) -> None:
-    if isinstance(window, bool) or window < 1:
-        raise ValueError(f"window: got {window!r}, expected an integer of at least 1")
+        check_integer("window", window, 1)

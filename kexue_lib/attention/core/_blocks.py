@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kexue_lib._arguments import check_integer
 from kexue_lib.attention.core._attention import attention
 from kexue_lib.attention.core._cache import LayerCache
 from kexue_lib.positions.rope import log_length_scale
@@ -50,6 +51,7 @@ class LMConfig:
         causal: False gives a bidirectional encoder.
 
     Raises:
+        TypeError: ``conv_width`` or ``rope_dim`` is no integer.
         ValueError: naming the field, for sizes that do not fit together.
     """
 
@@ -80,17 +82,18 @@ class LMConfig:
 
     def __post_init__(self):
         if self.head_dim is None and self.d_model % self.n_heads:
-            raise ValueError(f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; give head_dim")
+            raise ValueError(
+                f"n_heads: got {self.n_heads}, expected a divisor of d_model = {self.d_model}, or head_dim"
+            )
         if self.n_heads % self.kv_heads:
-            raise ValueError(f"n_kv_heads: {self.kv_heads} does not divide n_heads {self.n_heads}")
-        if self.rope_dim is not None and (self.rope_dim % 2 or not 0 < self.rope_dim <= self.width):
-            raise ValueError(f"rope_dim: got {self.rope_dim}, expected an even integer from 2 to {self.width}")
+            raise ValueError(f"n_kv_heads: got {self.kv_heads}, expected a divisor of n_heads = {self.n_heads}")
+        if self.rope_dim is not None:
+            check_integer("rope_dim", self.rope_dim, 2, self.width, most_is="head_dim", even=True)
         if self.positions == "rope" and self.rope_dim is None and self.width % 2:
-            raise ValueError(f"head_dim: got {self.width}, rotary positions need it even (or give rope_dim)")
+            raise ValueError(f"head_dim: got {self.width}, expected an even integer (rotary positions), or rope_dim")
         if self.positions == "learned" and self.max_len is None:
-            raise ValueError("max_len: needed by positions='learned', got None")
-        if self.conv_width < 0:
-            raise ValueError(f"conv_width: got {self.conv_width}, expected at least 0")
+            raise ValueError("max_len: got None, expected an integer with positions='learned'")
+        check_integer("conv_width", self.conv_width, 0)
 
     @property
     def width(self) -> int:
@@ -193,7 +196,7 @@ class SelfAttention(nn.Module):
             k, v = cache.append(k, v)
         if replaces:
             if mask is not None:
-                raise ValueError("mask: a position object with attend takes none; give positions instead")
+                raise ValueError("mask: got one, expected None with a position object that has attend: give positions")
             out = position.attend(q, k, v, q_positions=positions, k_positions=k_positions, causal=causal, scale=None)
         else:
             k = position.rotate(k, k_positions) if raw else k

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer
+
 
 class LayerCache:
     """Buffers of one layer, with the sequence in dimension −2 and the batch in dimension 0.
@@ -53,7 +55,9 @@ class LayerCache:
         count = new[0].shape[-2]
         end = self.length + count
         if end > self.max_len:
-            raise ValueError(f"cache: length {self.length} + {count} new tokens exceed max_len {self.max_len}")
+            raise ValueError(
+                f"cache: got length {self.length} + {count} tokens, expected at most max_len {self.max_len}"
+            )
         for buffer, tokens in zip(self.buffers, new):
             buffer[..., self.length : end, :] = tokens
         self.length = end
@@ -70,10 +74,10 @@ class LayerCache:
             n: 0…length.
 
         Raises:
+            TypeError: ``n`` is no integer.
             ValueError: ``n`` outside 0…length.
         """
-        if not 0 <= n <= self.length:
-            raise ValueError(f"n: got {n}, expected 0 to the cache's length {self.length}")
+        check_integer("n", n, 0, self.length, most_is="the cache's length")
         self.length = n
 
     def reorder(self, index: Int[Tensor, " rows"]) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer, check_number
 from kexue_lib._tracing import is_traced
 
 _BINS, _BINS_PER_NAT = 4096, 64  # of log-probabilities, in which the end of a nucleus is looked for
@@ -34,6 +35,7 @@ def truncate_log_probs(
         The same shape and dtype.
 
     Raises:
+        TypeError: ``top_k`` is no integer, ``top_p`` is no number.
         ValueError: ``top_p`` outside (0, 1] or ``top_k`` below 1.
 
     Cost: on a CPU O(V); elsewhere one sort, and nothing is read back to the host.
@@ -42,10 +44,10 @@ def truncate_log_probs(
     >>> truncate_log_probs(p.log(), top_p=0.7).exp()
     tensor([0.5000, 0.3000, 0.0000])
     """
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: got {top_p!r}, expected a number in (0, 1]")
-    if top_k is not None and (isinstance(top_k, bool) or top_k < 1):
-        raise ValueError(f"top_k: got {top_k!r}, expected an integer of at least 1")
+    if top_p is not None:
+        check_number("top_p", top_p, above=0, most=1)
+    if top_k is not None:
+        check_integer("top_k", top_k, 1)
     if (top_p is None or top_p == 1) and (top_k is None or top_k >= log_probs.shape[-1]):
         return log_probs.log_softmax(-1) if renormalize else log_probs
     if log_probs.device.type == "cpu" and not is_traced():
@@ -131,13 +133,13 @@ def sample(
         Token ids, the batch shape.
 
     Raises:
+        TypeError: ``temperature`` is no number.
         ValueError: ``temperature`` is negative.
 
     >>> sample(torch.tensor([[0.0, 2.0, 1.0]]), temperature=0.0)
     tensor([1])
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature: got {temperature!r}, expected a number of at least 0")
+    check_number("temperature", temperature, least=0)
     if temperature == 0:
         return logits.argmax(-1)
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature

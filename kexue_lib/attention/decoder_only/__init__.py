@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.attention.decoder_only._mixed_directions import MixedSelfAttention, head_masks, mixed_attention
-from kexue_lib.attention.decoder_only._rank_collapse import check_masks, collapse_curve, collapse_residual
+from kexue_lib.attention.decoder_only._rank_collapse import collapse_curve, collapse_residual
 from kexue_lib.attention.decoder_only._seq2seq import Seq2Seq, Seq2SeqConfig
 from kexue_lib.distributions.sparsity import effective_number
 
@@ -74,12 +75,11 @@ def attention_matrix(
     tensor([[1.0000, 0.0000],
             [0.5000, 0.5000]])
     """
-    if kind not in ("softmax", "linear"):
-        raise ValueError(f"kind: got {kind!r}, expected 'softmax' or 'linear'")
+    check_one_of("kind", kind, ("softmax", "linear"))
     if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"key: width {key.shape[-1]}, expected the query's {query.shape[-1]}")
+        raise ValueError(f"key: got width {key.shape[-1]}, expected {query.shape[-1]} as query has")
     if mask is not None:
-        check_masks(mask)
+        check_dtype("mask", mask, "bool")
     dtype = torch.promote_types(query.dtype, torch.float32)
     q, k = query.to(dtype), key.to(dtype)
     if kind == "softmax":
@@ -96,7 +96,7 @@ def attention_matrix(
         q, k = q - q.amax(-1, keepdim=True), k - k.amax((-2, -1), keepdim=True)
     q, k = feature_map(q), feature_map(k)
     if feature_map is not torch.exp and not is_traced() and ((q < 0).any() or (k < 0).any()):
-        raise ValueError("feature_map: gives negative values, expected values of at least 0")
+        raise ValueError("feature_map: got negative values, expected values of at least 0")
     weights = q @ k.mT
     weights = weights if mask is None else weights.masked_fill(~mask, 0.0)
     total = weights.sum(-1, keepdim=True)
@@ -137,6 +137,7 @@ def rank_report(matrix: Float[Tensor, "*batch m n"], *, rtol: float = 1e-6) -> R
         condition number above 1e16; ``logabsdet`` comes from a triangular factorisation and has no such floor.
 
     Raises:
+        TypeError: ``rtol`` is no number.
         ValueError: an empty matrix, entries that are not finite, or a negative ``rtol``.
 
     Cost: one singular value decomposition without vectors, O(m n min(m, n)), and one LU factorisation. Source:
@@ -146,14 +147,13 @@ def rank_report(matrix: Float[Tensor, "*batch m n"], *, rtol: float = 1e-6) -> R
     >>> report.rank.item(), round(report.effective_rank.item(), 3)
     (2, 2.0)
     """
-    if not rtol >= 0:
-        raise ValueError(f"rtol: got {rtol}, expected a number of at least 0")
+    check_number("rtol", rtol, least=0)
     m, n = matrix.shape[-2:]
     if not m or not n:
-        raise ValueError(f"matrix: shape {tuple(matrix.shape)}, expected at least one row and one column")
+        raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, expected at least one row and one column")
     wide = matrix.double()
     if not is_traced() and not wide.isfinite().all():
-        raise ValueError("matrix: has entries that are not finite")
+        raise ValueError("matrix: got entries that are not finite, expected finite ones")
     sigma = torch.linalg.svdvals(wide)
     largest, smallest = sigma[..., 0], sigma[..., -1]
     nonzero = largest > 0
@@ -191,6 +191,7 @@ def causal_logdet(
         ``(...)``, at most 0; 0 for L = 0. Half types are summed in float32 and rounded at the end.
 
     Raises:
+        TypeError: ``block_size`` is no integer.
         ValueError: different shapes, or ``block_size`` < 1.
 
     Cost: O(L² d) time and O(L ``block_size``) memory, backward included; no factorisation. Gradients of any order.
@@ -199,10 +200,8 @@ def causal_logdet(
     >>> causal_logdet(torch.zeros(4, 2), torch.zeros(4, 2)).exp() * 24  # A is 1/i, its determinant 1/4!
     tensor(1.0000)
     """
-    if query.shape != key.shape:
-        raise ValueError(f"key: shape {tuple(key.shape)}, expected the query's {tuple(query.shape)}")
-    if isinstance(block_size, bool) or block_size < 1:
-        raise ValueError(f"block_size: got {block_size!r}, expected an integer of at least 1")
+    check_shape("key", key, query.shape, "as query has")
+    check_integer("block_size", block_size, 1)
     dtype = torch.promote_types(query.dtype, torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     function = _log_determinant if torch.compiler.is_compiling() else _CausalLogDet.apply
@@ -234,12 +233,12 @@ def causal_recover(
     rows, columns = attention.shape[-2:]
     if rows != columns or output.shape[-2] != rows:
         shapes = f"{tuple(attention.shape)} and {tuple(output.shape)}"
-        raise ValueError(f"attention, output: shapes {shapes}, expected (..., L, L) and (..., L, d)")
+        raise ValueError(f"attention, output: got shapes {shapes}, expected (..., L, L) and (..., L, d)")
     if not is_traced():
         if (attention.triu(1) != 0).any():
-            raise ValueError("attention: entries above the diagonal, expected a lower triangular (causal) matrix")
+            raise ValueError("attention: got entries above the diagonal, expected a lower triangular (causal) matrix")
         if (attention.diagonal(dim1=-2, dim2=-1) == 0).any():
-            raise ValueError("attention: a zero on the diagonal, expected positive weights on the own token")
+            raise ValueError("attention: got a zero on the diagonal, expected positive weights on the own token")
     dtype = torch.promote_types(output.dtype, torch.float32)
     return torch.linalg.solve_triangular(attention.to(dtype), output.to(dtype), upper=False).to(output.dtype)
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer, check_one_of
 from kexue_lib.attention.core import LayerCache, SelfAttention, attention, causal_mask, prefix_mask
 
 KINDS = ("bidirectional", "causal", "reverse", "prefix", "mixed")
@@ -35,14 +36,14 @@ def head_masks(
         ``(H, L, L)`` bool, True where visible; ``(batch, H, L, L)`` for a tensor ``prefix``.
 
     Raises:
+        TypeError: ``n_heads`` is no integer.
         ValueError: unknown ``kind``, ``prefix`` missing, given in vain or outside 0…L, or an odd number of heads for
             ``"mixed"``.
 
     >>> head_masks("mixed", 2, n_heads=2).int().tolist()
     [[[1, 0], [1, 1]], [[1, 1], [0, 1]]]
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+    check_one_of("kind", kind, KINDS)
     if (prefix is None) == (kind == "prefix"):
         raise ValueError(
             f"prefix: got {prefix!r} with kind {kind!r}, expected a number with kind 'prefix' and only there"
@@ -53,7 +54,7 @@ def head_masks(
             raise ValueError(f"prefix: got {prefix}, expected 0 to the length {length}")
         mask = prefix_mask(length, prefix, device=device)
     elif kind == "mixed":
-        _check_even(n_heads)
+        check_integer("n_heads", n_heads, 2, even=True)
         causal = causal_mask(length, device=device)
         return torch.stack([causal, causal.mT]).repeat_interleave(n_heads // 2, 0)
     elif kind == "bidirectional":
@@ -87,6 +88,7 @@ def mixed_attention(
         ``(..., H, L, Dv)``: what attention with ``head_masks("mixed", ...)`` gives.
 
     Raises:
+        TypeError: ``n_heads`` is no integer.
         ValueError: H odd, or keys of another length.
 
     Cost: half the products of attention with a dense mask. Source: https://kexue.fm/archives/9529, the mixed model.
@@ -97,9 +99,9 @@ def mixed_attention(
             [0.6698, 0.3302]])
     """
     H, Hk = query.shape[-3], key.shape[-3]
-    _check_even(H)
+    check_integer("n_heads", H, 2, even=True)
     if query.shape[-2] != key.shape[-2]:
-        raise ValueError(f"key: {key.shape[-2]} tokens, expected the query's {query.shape[-2]}")
+        raise ValueError(f"key: got {key.shape[-2]} tokens, expected {query.shape[-2]} as query has")
     if Hk % 2:  # one group would serve both directions
         key, value = (t.repeat_interleave(H // Hk, -3) for t in (key, value))
     (q1, q2), (k1, k2), (v1, v2) = (t.chunk(2, -3) for t in (query, key, value))
@@ -119,14 +121,15 @@ class MixedSelfAttention(SelfAttention):
         layer: index of the block.
 
     Raises:
+        TypeError: ``n_heads`` is no integer.
         ValueError: an odd number of heads, or positions that need a dense mask.
     """
 
     def __init__(self, config, layer: int):
         super().__init__(config, layer)
-        _check_even(config.n_heads)
+        check_integer("n_heads", config.n_heads, 2, even=True)
         if config.positions == "alibi":
-            raise ValueError("positions: 'alibi' needs a dense mask, expected another kind with mixed heads")
+            raise ValueError("positions: got 'alibi', which needs a dense mask; expected another kind with mixed heads")
 
     def forward(
         self,
@@ -149,7 +152,7 @@ class MixedSelfAttention(SelfAttention):
                 x, positions=positions, mask=mask, causal=causal, cache=cache, k_positions=k_positions
             )
         if stored:
-            raise ValueError(f"cache: holds {stored} tokens, expected an empty one for a source of {L}")
+            raise ValueError(f"cache: got {stored} stored tokens, expected an empty one for a source of {L}")
         q = self.q_norm(self.q(x).view(B, L, c.n_heads, c.width)).transpose(1, 2)
         k = self.k_norm(self.k(x).view(B, L, c.kv_heads, c.width)).transpose(1, 2)
         v = self.v(x).view(B, L, c.kv_heads, c.width).transpose(1, 2)
@@ -158,8 +161,3 @@ class MixedSelfAttention(SelfAttention):
             cache.append(k if self.position.cache_raw_keys else rotated, v)
         out = mixed_attention(q, rotated, v)
         return self.out(out.transpose(1, 2).reshape(B, L, -1))
-
-
-def _check_even(n_heads: int) -> None:
-    if n_heads < 2 or n_heads % 2:
-        raise ValueError(f"n_heads: got {n_heads}, expected an even number for heads of two directions")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_integer
 from kexue_lib.attention.core import attention
 
 
@@ -31,7 +32,7 @@ def collapse_residual(x: Float[Tensor, "*batch L d"]) -> Float[Tensor, "*batch"]
     tensor([0., 1.])
     """
     if not x.shape[-2] or not x.shape[-1]:
-        raise ValueError(f"x: shape {tuple(x.shape)}, expected at least one token of at least one channel")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one token of at least one channel")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     largest = wide.detach().abs().amax((-2, -1), keepdim=True)  # squares of huge or tiny entries leave the range
     wide = wide / torch.where(largest > 0, largest, 1.0)
@@ -81,12 +82,11 @@ def collapse_curve(
     >>> collapse_curve(torch.randn(5, 8, 4), 3, masks=causal).shape
     torch.Size([4, 5])
     """
-    if isinstance(depth, bool) or depth < 0:
-        raise ValueError(f"depth: got {depth!r}, expected an integer of at least 0")
-    check_masks(masks)
+    check_integer("depth", depth, 0)
+    check_dtype("masks", masks, "bool")
     (L, d), H = x.shape[-2:], masks.shape[-3] if masks.ndim > 2 else 1
     if masks.shape[-2:] != (L, L):
-        raise ValueError(f"masks: shape {tuple(masks.shape)}, expected (heads, {L}, {L})")
+        raise ValueError(f"masks: got shape {tuple(masks.shape)}, expected (heads, {L}, {L})")
 
     def normal(*shape: int, std: float) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(x) * std
@@ -106,16 +106,3 @@ def collapse_curve(
         x = y
         residuals.append(collapse_residual(x))
     return torch.stack(residuals)
-
-
-def check_masks(mask: Tensor) -> None:
-    """Refuse masks that are not boolean.
-
-    Args:
-        mask: any tensor.
-
-    Raises:
-        TypeError: another dtype.
-    """
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask: dtype {mask.dtype}, expected bool, True where visible")

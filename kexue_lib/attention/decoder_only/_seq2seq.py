@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from kexue_lib._arguments import check_one_of
 from kexue_lib.attention.core import (
     Block,
     Cache,
@@ -47,8 +48,7 @@ class Seq2SeqConfig:
     shared: bool = True
 
     def __post_init__(self):
-        if self.encoder not in ("causal", "bidirectional", "mixed"):
-            raise ValueError(f"encoder: got {self.encoder!r}, expected 'causal', 'bidirectional' or 'mixed'")
+        check_one_of("encoder", self.encoder, ("causal", "bidirectional", "mixed"))
 
 
 class Seq2Seq(nn.Module):
@@ -104,12 +104,12 @@ class Seq2Seq(nn.Module):
         P, T = source.shape[1], target.shape[1]
         if not P or not T or len(source) != len(target):
             raise ValueError(
-                f"source, target: shapes {tuple(source.shape)} and {tuple(target.shape)}, expected (B, P) and (B, T)"
+                f"source, target: got shapes {tuple(source.shape)}, {tuple(target.shape)}, expected (B, P) and (B, T)"
             )
         if source_loss and not (self.config.shared and self.config.encoder == "causal"):
             raise ValueError(
-                f"source_loss: encoder {self.config.encoder!r}, shared={self.config.shared}; expected a causal encoder "
-                "that shares its layers, since other sources see the tokens that they would predict"
+                f"source_loss: got encoder {self.config.encoder!r}, shared={self.config.shared}, expected a causal "
+                "encoder that shares its layers, since other sources see the tokens that they would predict"
             )
         if self.encoder is not None:
             inputs = torch.cat([source[:, -1:], target[:, :-1]], dim=1)
@@ -138,9 +138,9 @@ class Seq2Seq(nn.Module):
             ValueError: an empty source, ``use_cache`` or ``prompt_lengths``.
         """
         if refused := {"use_cache", "prompt_lengths"} & kw.keys():
-            raise ValueError(f"{', '.join(sorted(refused))}: not accepted; sources are read once and have one length")
+            raise ValueError(f"{', '.join(sorted(refused))}: got one, expected none: sources have one length")
         if not source.shape[1]:
-            raise ValueError(f"source: shape {tuple(source.shape)}, expected at least one token")
+            raise ValueError(f"source: got shape {tuple(source.shape)}, expected at least one token")
         if self.encoder is None:
             # Without a causal mask a prompt is seen as a whole; single tokens behind the cache see all that is stored.
             return self.decoder.generate(source, max_new_tokens, **kw)[:, source.shape[1] :]

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer
 from kexue_lib.attention.mla._caches import KVCache, PagedKVCache
 from kexue_lib.attention.mla._config import (
     PRESETS,
@@ -102,7 +103,7 @@ def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
     c = module.config
     if c.rope_dim:
         raise ValueError(
-            f"module: rope_dim is {c.rope_dim}, expected 0: W_q R W_k^T depends on the distance, so that keys rotated "
+            f"module: got rope_dim {c.rope_dim}, expected 0: W_q R W_k^T depends on the distance, so that keys rotated "
             "by RoPE cannot be absorbed"
         )
     g, size, rank = c.n_kv_heads, c.head_dim + c.v_head_dim, c.n_kv_heads * (c.head_dim + c.v_head_dim)
@@ -142,15 +143,17 @@ def compress_mla(
         data: inputs ``(..., d)`` of the layer that weight the error.
 
     Raises:
+        TypeError: ``kv_rank`` is no integer.
         ValueError: ``kv_rank`` outside 1…d_c, or a module with ``norm_latents`` or several latent heads.
 
     Cost: one singular value decomposition of ``(h (d_k + d_v), d_c)``. Source: arXiv 2502.07864.
     """
     c = module.config
     if c.norm_latents or c.latent_heads > 1:
-        raise ValueError("module: the cut needs norm_latents=False and latent_heads=1")
-    if isinstance(kv_rank, bool) or not isinstance(kv_rank, int) or not 1 <= kv_rank <= c.kv_rank:
-        raise ValueError(f"kv_rank: got {kv_rank!r}, expected an integer from 1 to {c.kv_rank}")
+        raise ValueError(
+            f"module: got norm_latents={c.norm_latents} and latent_heads={c.latent_heads}, expected False and 1"
+        )
+    check_integer("kv_rank", kv_rank, 1, c.kv_rank)
     up, down = module.kv_up.weight.double(), module.kv_down.weight.double()
     bias = module.kv_down.bias
     weighted = up

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer, check_shape
 from kexue_lib.attention.core import LayerCache
 from kexue_lib.attention.mla._config import AttentionConfig
 
@@ -58,6 +59,7 @@ class PagedKVCache:
         device: of the pool.
 
     Raises:
+        TypeError: ``n_blocks`` or ``block_size`` is no integer.
         ValueError: ``n_blocks`` or ``block_size`` < 1.
 
     Source: the idea is that of Kwon et al., *Efficient Memory Management for Large Language Model Serving with
@@ -85,8 +87,7 @@ class PagedKVCache:
         device: torch.device | str | None = None,
     ):
         for name, value in (("n_blocks", n_blocks), ("block_size", block_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+            check_integer(name, value, 1)
         self.config, self.block_size = config, block_size
         self.pools = [torch.zeros(s, dtype=dtype, device=device) for s in buffer_shapes(config, n_blocks, block_size)]
         self._free = list(range(n_blocks - 1, -1, -1))
@@ -226,17 +227,14 @@ class PagedKVCache:
 
     def _known(self, seq: int) -> list[int]:
         if seq not in self._blocks:
-            raise ValueError(f"seq: {seq!r} is not a sequence of this pool")
+            raise ValueError(f"seq: got {seq!r}, expected a sequence of this pool")
         return self._blocks[seq]
 
     def _count(self, a: Tensor, b: Tensor) -> int:
         for name, new, pool in zip("ab", (a, b), self.pools):
-            expected = (*pool.shape[1:-2], "n", pool.shape[-1])
-            fits = new.ndim == len(expected) and all(e in ("n", s) for e, s in zip(expected, new.shape))
-            if not fits:
-                raise ValueError(f"{name}: shape {tuple(new.shape)}, expected ({', '.join(map(str, expected))})")
+            check_shape(name, new, (*pool.shape[1:-2], "n", pool.shape[-1]))
         if a.shape[-2] != b.shape[-2]:
-            raise ValueError(f"a and b: {a.shape[-2]} and {b.shape[-2]} tokens, expected the same number")
+            raise ValueError(f"a, b: got {a.shape[-2]} and {b.shape[-2]} tokens, expected the same number")
         return a.shape[-2]
 
     def _take(self) -> int:

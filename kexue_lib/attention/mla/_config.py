@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from kexue_lib._arguments import check_integer, check_one_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
@@ -30,6 +32,7 @@ class AttentionConfig:
             so that m devices each cache their own part.
 
     Raises:
+        TypeError: a size that is no integer.
         ValueError: naming the field, for sizes that do not fit together.
     """
 
@@ -51,12 +54,13 @@ class AttentionConfig:
     def __post_init__(self):
         for name in ("d_model", "n_heads", "n_kv_heads", "head_dim", "v_head_dim", "kv_rank", "q_rank", "latent_heads"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}: got {value!r}, expected a positive integer")
-        if self.kind not in ("mha", "mqa", "gqa", "mla"):
-            raise ValueError(f"kind: got {self.kind!r}, expected 'mha', 'mqa', 'gqa' or 'mla'")
+            if value is not None:
+                check_integer(name, value, 1)
+        check_one_of("kind", self.kind, ("mha", "mqa", "gqa", "mla"))
         if self.head_dim is None and self.d_model % self.n_heads:
-            raise ValueError(f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; give head_dim")
+            raise ValueError(
+                f"n_heads: got {self.n_heads}, expected a divisor of d_model = {self.d_model}, or head_dim"
+            )
         self._fill("head_dim", self.d_model // self.n_heads)
         self._fill("v_head_dim", self.head_dim)
         self._check_latent() if self.kind == "mla" else self._check_grouped()
@@ -74,30 +78,29 @@ class AttentionConfig:
             raise ValueError(f"latent_heads: got {self.latent_heads}, expected 1: only kind='mla' has a latent")
         expected = {"mha": self.n_heads, "mqa": 1}.get(self.kind)
         if expected is None and self.n_kv_heads is None:
-            raise ValueError("n_kv_heads: needed by kind='gqa', got None")
+            raise ValueError("n_kv_heads: got None, expected an integer with kind='gqa'")
         if expected is not None and self.n_kv_heads not in (None, expected):
-            raise ValueError(f"n_kv_heads: kind={self.kind!r} has {expected}, got {self.n_kv_heads}")
+            raise ValueError(f"n_kv_heads: got {self.n_kv_heads}, expected {expected} with kind={self.kind!r}")
         self._fill("n_kv_heads", expected)
         if self.n_heads % self.n_kv_heads:
-            raise ValueError(f"n_kv_heads: {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+            raise ValueError(f"n_kv_heads: got {self.n_kv_heads}, expected a divisor of n_heads = {self.n_heads}")
         self._fill("rope_dim", self.head_dim)
 
     def _check_latent(self) -> None:
         if self.n_kv_heads is not None:
             raise ValueError(f"n_kv_heads: got {self.n_kv_heads}, expected None: kind='mla' caches one latent")
         if self.kv_rank is None:
-            raise ValueError("kv_rank: needed by kind='mla', got None")
+            raise ValueError("kv_rank: got None, expected an integer with kind='mla'")
         for name in ("n_heads", "kv_rank"):
             if getattr(self, name) % self.latent_heads:
-                raise ValueError(f"latent_heads: {self.latent_heads} does not divide {name} {getattr(self, name)}")
+                raise ValueError(
+                    f"latent_heads: got {self.latent_heads}, expected a divisor of {name} = {getattr(self, name)}"
+                )
         self._fill("rope_dim", self.head_dim // 2)
 
     def _check_rope(self) -> None:
         limit = None if self.kind == "mla" else self.head_dim
-        even = isinstance(self.rope_dim, int) and not isinstance(self.rope_dim, bool) and self.rope_dim % 2 == 0
-        if not even or self.rope_dim < 0 or (limit is not None and self.rope_dim > limit):
-            most = "" if limit is None else f" of at most head_dim {limit}"
-            raise ValueError(f"rope_dim: got {self.rope_dim!r}, expected an even integer{most}, or 0 for no rotation")
+        check_integer("rope_dim", self.rope_dim, 0, limit, most_is="head_dim", even=True)
 
     @property
     def score_dim(self) -> int:
@@ -189,6 +192,7 @@ def decode_cost(
         bytes_per_element: of weights and cache.
 
     Raises:
+        TypeError: ``context`` is no integer.
         ValueError: a ``form`` that the kind does not have, or a negative ``context``.
 
     Source: https://kexue.fm/archives/10091; arXiv 2405.04434.
@@ -199,9 +203,8 @@ def decode_cost(
     c = config
     allowed = (None, "expanded", "absorbed") if c.kind == "mla" else (None,)
     if form not in allowed:
-        raise ValueError(f"form: got {form!r}, expected one of {allowed} for kind={c.kind!r}")
-    if context < 0:
-        raise ValueError(f"context: got {context}, expected at least 0")
+        raise ValueError(f"form: got {form!r}, expected one of {allowed} with kind={c.kind!r}")
+    check_integer("context", context, 0)
     out = c.n_heads * c.v_head_dim * c.d_model
     if c.kind == "mla":
         rank, width = c.kv_rank // c.latent_heads, c.n_heads * c.score_dim

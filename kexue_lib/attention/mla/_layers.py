@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.nn.init import normal_, zeros_
 
+from kexue_lib._arguments import check_one_of
 from kexue_lib.attention.core import LayerCache, attention, causal_mask
 from kexue_lib.attention.mla._caches import buffer_shapes
 from kexue_lib.attention.mla._config import AttentionConfig
@@ -41,7 +42,7 @@ class _CachedAttention(nn.Module):
     def _positions(self, x: Tensor, positions: Tensor | None, cache: LayerCache | None) -> Tensor:
         start = 0 if cache is None else cache.length
         if cache is not None and len(cache.buffers[0]) != len(x):
-            raise ValueError(f"cache: has {len(cache.buffers[0])} rows, the input {len(x)}")
+            raise ValueError(f"cache: got {len(cache.buffers[0])} rows, expected {len(x)} as x has")
         return torch.arange(start, start + x.shape[1], device=x.device) if positions is None else positions
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class GroupedAttention(_CachedAttention):
 
     def __init__(self, config: AttentionConfig, *, generator: torch.Generator | None = None):
         if config.kind == "mla":
-            raise ValueError("config: kind 'mla' is LatentAttention's, expected 'mha', 'gqa' or 'mqa'")
+            raise ValueError("config: got kind 'mla', which is LatentAttention's, expected 'mha', 'gqa' or 'mqa'")
         super().__init__(config, config.head_dim)
         c = config
         self.q = nn.Linear(c.d_model, c.n_heads * c.head_dim, bias=c.bias)
@@ -153,7 +154,7 @@ class LatentAttention(_CachedAttention):
 
     def __init__(self, config: AttentionConfig, *, generator: torch.Generator | None = None):
         if config.kind != "mla":
-            raise ValueError(f"config: kind {config.kind!r} is GroupedAttention's, expected 'mla'")
+            raise ValueError(f"config: got kind {config.kind!r}, which is GroupedAttention's, expected 'mla'")
         super().__init__(config, config.rope_dim)
         c = config
         rank, norm = c.kv_rank // c.latent_heads, lambda width: nn.RMSNorm(width, eps=c.norm_eps)
@@ -199,8 +200,7 @@ class LatentAttention(_CachedAttention):
         Cost: absorbed 2h(2 d_c + d_r) operations per query and token, expanded 2h(d_k + d_r + d_v) and once for each
         token 2h d_c(d_k + d_v).
         """
-        if form not in ("auto", "expanded", "absorbed"):
-            raise ValueError(f"form: got {form!r}, expected 'auto', 'expanded' or 'absorbed'")
+        check_one_of("form", form, ("auto", "expanded", "absorbed"))
         c, (B, L, _) = self.config, x.shape
         positions = self._positions(x, positions, cache)
         q = self.q_up(x if c.q_rank is None else self.q_norm(self.q_down(x)))

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer
 from kexue_lib.attention.core import sample, truncate_log_probs
 from kexue_lib.attention.nbce._generation import (
     CausalLM,
@@ -65,6 +66,7 @@ class NBCELogitsProcessor:
         indices: chosen contexts ``(groups,)`` of each step.
 
     Raises:
+        TypeError: ``n_contexts`` is no integer.
         ValueError: ``n_contexts`` < 1, or rows that are no multiple of ``n_contexts + 1``.
 
     Source: article 9617 and its script, github.com/bojone/NBCE.
@@ -92,8 +94,7 @@ class NBCELogitsProcessor:
         generator: torch.Generator | None = None,
         **nbce_options: Any,
     ):
-        if isinstance(n_contexts, bool) or n_contexts < 1:
-            raise ValueError(f"n_contexts: got {n_contexts!r}, expected an integer of at least 1")
+        check_integer("n_contexts", n_contexts, 1)
         self.n_contexts, self.do_sample, self.temperature = n_contexts, do_sample, temperature
         self.generator, self.nbce_options = generator, nbce_options
         self.indices: list[Tensor] = []
@@ -115,7 +116,9 @@ class NBCELogitsProcessor:
         groups = scores.unflatten(0, (-1, size))  # (groups, n + 1, V)
         previous = self.indices[-1] if self.indices else None
         if previous is not None and len(previous) != len(groups):
-            raise ValueError(f"scores: got {len(groups)} groups after steps with {len(previous)}; call reset() first")
+            raise ValueError(
+                f"scores: got {len(groups)} groups, expected {len(previous)} as before; call reset() first"
+            )
         out = nbce_logits(groups[:, 1:], groups[:, 0], previous=previous, **self.nbce_options)
         self.indices.append(out.index)
         merged = out.logits

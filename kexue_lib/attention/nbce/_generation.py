@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
+from kexue_lib._arguments import check_dtype, check_integer, check_shape
 from kexue_lib.attention.core import Cache, DecoderLM, sample
 from kexue_lib.attention.nbce._merge import nbce_logits
 
@@ -80,7 +81,7 @@ def nbce_batch(
     make = template if template is not None else lambda context, asked: torch.cat([context, asked])
     rows = [make(context, question) for context in (question[:0], *contexts)]
     if not all(len(row) for row in rows):
-        raise ValueError("question: a row has no token; the row without context needs one, such as BOS")
+        raise ValueError("question: got a row without a token, expected one such as BOS in the row without context")
     longest = max(len(row) for row in rows)
     ids = torch.stack([F.pad(row, (longest - len(row), 0), value=pad_id) for row in rows])
     mask = torch.stack([F.pad(torch.ones(len(row)), (longest - len(row), 0)) for row in rows])
@@ -153,7 +154,7 @@ def generate_nbce(
     >>> generate_nbce(model, [torch.tensor([1, 2]), torch.tensor([3])], torch.tensor([4]), max_new_tokens=3).shape
     torch.Size([3])
     """
-    _check_steps(max_new_tokens)
+    check_integer("max_new_tokens", max_new_tokens, 1)
     rows = _adapter(model, max_new_tokens)
     ids, mask = nbce_batch(contexts, question, template=template)
     tokens, steps, previous = [], [], None
@@ -204,6 +205,7 @@ def parallel_context_windows(
         New tokens ``(T,)``, T ≤ ``max_new_tokens``.
 
     Raises:
+        TypeError: ``max_new_tokens`` is no integer.
         ValueError: no contexts, an empty context or question, or ``max_new_tokens`` < 1.
 
     >>> from kexue_lib.attention.core import LMConfig
@@ -212,10 +214,10 @@ def parallel_context_windows(
     >>> parallel_context_windows(model, windows, torch.tensor([4]), max_new_tokens=3).shape
     torch.Size([3])
     """
-    _check_steps(max_new_tokens)
+    check_integer("max_new_tokens", max_new_tokens, 1)
     _check_ids(contexts, question)
     if not len(question) or not all(len(c) for c in contexts):
-        raise ValueError("contexts: an empty context or question has no position, expected at least one token each")
+        raise ValueError("contexts: got an empty context or question, expected at least one token each")
     lengths = [len(context) for context in contexts]
     start, room = max(lengths), sum(lengths) + len(question) + max_new_tokens
     cache, device = model.new_cache(1, room), question.device
@@ -350,16 +352,9 @@ def _adapter(model: Any, max_new_tokens: int) -> CausalLM:
     raise TypeError(f"model: got {type(model).__name__}, expected a DecoderLM, a transformers model or a CausalLM")
 
 
-def _check_steps(max_new_tokens: int) -> None:
-    if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens: got {max_new_tokens!r}, expected an integer of at least 1")
-
-
 def _check_ids(contexts: Sequence[Tensor], question: Tensor) -> None:
     if not len(contexts):
         raise ValueError("contexts: got none, expected at least one")
     for name, ids in (("question", question), *((f"contexts[{i}]", c) for i, c in enumerate(contexts))):
-        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise TypeError(f"{name}: got {ids.dtype}, expected integer ids")
-        if ids.ndim != 1:
-            raise ValueError(f"{name}: got shape {tuple(ids.shape)}, expected one dimension")
+        check_dtype(name, ids, "integer")
+        check_shape(name, ids, ("length",))

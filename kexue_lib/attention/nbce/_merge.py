@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.attention.core import truncate_log_probs
 from kexue_lib.distributions.sparsity import renyi_entropy
@@ -100,7 +101,7 @@ def nbce_logits(
     if context_mask is not None:
         present = context_mask.expand(rows.shape[:-1])
         if present.device.type == "cpu" and not is_traced() and not present.any(-1).all():
-            raise ValueError("context_mask: a row has no present context, expected at least one")
+            raise ValueError("context_mask: got a row without a present context, expected at least one")
         rows = rows.masked_fill(~present[..., None], 0.0)  # whatever stands there must not reach a gradient
     rows = truncate_log_probs(rows.log_softmax(-1), top_p=top_p, top_k=top_k, renormalize=renormalize)
     entropy = entropy_of(rows)
@@ -167,23 +168,20 @@ def _check(
     weights: Tensor | None,
 ) -> None:
     for name, logits in (("context_logits", context_logits), ("prior_logits", prior_logits)):
-        if logits is not None and not logits.is_floating_point():
-            raise TypeError(f"{name}: got {logits.dtype}, expected a floating dtype")
+        if logits is not None:
+            check_dtype(name, logits, "floating")
     if context_logits.ndim < 2 or 0 in context_logits.shape[-2:]:
         raise ValueError(
             f"context_logits: got shape {tuple(context_logits.shape)}, expected (..., n, V) with n, V >= 1"
         )
-    if pooling not in get_args(Pooling):
-        raise ValueError(f"pooling: got {pooling!r}, expected one of {', '.join(get_args(Pooling))}")
-    if not isinstance(beta, Tensor) and not beta >= -1:
-        raise ValueError(f"beta: got {beta!r}, expected a number of at least -1")
+    check_one_of("pooling", pooling, get_args(Pooling))
+    if not isinstance(beta, Tensor):
+        check_number("beta", beta, least=-1)
     if prior_logits is None and (isinstance(beta, Tensor) or beta != 0):
-        raise ValueError("prior_logits: got None, needed unless beta is 0")
+        raise ValueError("prior_logits: got None, expected a tensor unless beta is 0")
     if prior_logits is not None:
         expected = (*context_logits.shape[:-2], context_logits.shape[-1])
-        if prior_logits.shape != expected:
-            raise ValueError(f"prior_logits: got shape {tuple(prior_logits.shape)}, context_logits asks for {expected}")
-    if not eta >= 0:
-        raise ValueError(f"eta: got {eta!r}, expected a number of at least 0")
+        check_shape("prior_logits", prior_logits, expected, "as context_logits has")
+    check_number("eta", eta, least=0)
     if weights is not None and pooling != "mixture":
-        raise ValueError(f"weights: only the mixture has weights, got pooling {pooling!r}")
+        raise ValueError(f"weights: got weights with pooling {pooling!r}, expected None: only the mixture has weights")

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kexue_lib import checkpoints
+from kexue_lib._arguments import check_one_of
 from kexue_lib.attention.core import DecoderLM, LMConfig
 
 __all__ = [
@@ -166,8 +167,7 @@ def load(variant: Literal["soft", "hard"] = "soft") -> tuple[DecoderLM, dict[str
     >>> made_with["accuracy"]["soft"] > 0.99
     True
     """
-    if variant not in ("soft", "hard"):
-        raise ValueError(f"variant: got {variant!r}, expected 'soft' or 'hard'")
+    check_one_of("variant", variant, ("soft", "hard"))
     content, made_with = checkpoints.load("attention/nbce")
     model = make_model().eval()
     own = {k.removeprefix(f"{variant}."): v.float() for k, v in content.items() if k.startswith(f"{variant}.")}

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
 from kexue_lib.attention.softmax_robustness._entropy_range import (
     cosine_entropy_deficit,
     cosine_entropy_min,
@@ -67,13 +68,8 @@ def softmax_entropy(
     tensor([2., 3.])
     """
     if mask is not None:
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask: dtype {mask.dtype}, expected bool, True = kept")
-        try:
-            mask = mask.expand(logits.shape)
-        except RuntimeError:
-            given = tuple(mask.shape)
-            raise ValueError(f"mask: shape {given}, expected one that broadcasts to {tuple(logits.shape)}") from None
+        check_dtype("mask", mask, "bool")
+        check_broadcast("mask", mask, logits.shape, "that of logits")
         logits = logits.masked_fill(~mask, -math.inf)
     log_p = _log_probabilities(logits, dim)
     return sparsity.renyi_entropy(log_p, 1.0, dim, log_input=True).to(logits.dtype)
@@ -151,6 +147,7 @@ def perturbed_attention(
         ``(num_samples, ..., d)``, differentiable in ``scores`` and ``values``.
 
     Raises:
+        TypeError: ``num_samples`` or ``chunk_size`` is no integer.
         ValueError: as :func:`sample_noise`; different lengths; ``num_samples`` or ``chunk_size`` < 1.
 
     Cost: one softmax and one matrix product a chunk; ``chunk_size`` × n numbers at once. Source: article 9593.
@@ -162,8 +159,7 @@ def perturbed_attention(
     _check_lengths(scores, values)
     chunk_size = num_samples if chunk_size is None else chunk_size
     for name, count in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: got {count!r}, expected a positive integer")
+        check_integer(name, count, 1)
     noise = {"df": df, "dtype": scores.dtype, "device": scores.device, "generator": generator}
     parts = []
     for start in range(0, num_samples, chunk_size):
@@ -224,4 +220,4 @@ def _log_probabilities(logits: Tensor, dim: int) -> Tensor:
 
 def _check_lengths(scores: Tensor, values: Tensor) -> None:
     if scores.shape[-1] != values.shape[-2]:
-        raise ValueError(f"values: length {values.shape[-2]}, expected {scores.shape[-1]} as scores has")
+        raise ValueError(f"values: got length {values.shape[-2]}, expected {scores.shape[-1]} as scores has")

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib.attention.softmax_robustness._noise import _check_number, coth_remainder
+from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib.attention.softmax_robustness._noise import checked_number, coth_remainder
 from kexue_lib.positions.rope import log_length_scale
 
 
@@ -35,7 +36,7 @@ def cosine_entropy_deficit(tau: float | Tensor) -> Float[Tensor, "..."]:
     >>> cosine_entropy_deficit(1.0)
     tensor(0.4745, dtype=torch.float64)
     """
-    y = 1 / _check_number("tau", tau, positive=True)
+    y = 1 / checked_number("tau", tau, above=0)
     return coth_remainder(y) + _log_sinh_ratio(y)
 
 
@@ -67,6 +68,7 @@ def cosine_entropy_min(n: int, tau: float) -> tuple[float, int]:
         (entropy in nats, k).
 
     Raises:
+        TypeError: ``n`` is no integer.
         ValueError: ``n`` < 2, ``tau`` ≤ 0.
 
     Cost: constant. Source: article 9593, section on the temperature, made exact.
@@ -74,9 +76,8 @@ def cosine_entropy_min(n: int, tau: float) -> tuple[float, int]:
     >>> cosine_entropy_min(1024, 1.0)[1]
     210
     """
-    if isinstance(n, bool) or n < 2:
-        raise ValueError(f"n: got {n!r}, expected an integer of at least 2")
-    y = 1 / float(_check_number("tau", tau, positive=True))
+    check_integer("n", n, 2)
+    y = 1 / float(checked_number("tau", tau, above=0))
     low = math.exp(-2 * y)
     grown = float(coth_remainder(torch.tensor(y, dtype=torch.float64))) + y  # M − 1 at the stationary point
     stationary = n * grown * low / -math.expm1(-2 * y)
@@ -107,8 +108,8 @@ def gaussian_entropy(n: int | Tensor, sigma: float | Tensor) -> Float[Tensor, ".
     >>> gaussian_entropy(65536, 2.0)
     tensor(9.0904, dtype=torch.float64)
     """
-    log_n = _check_number("n - 1", torch.as_tensor(n, dtype=torch.float64) - 1).log1p()
-    return (log_n - _check_number("sigma", sigma).square() / 2).clamp(min=0.0)
+    log_n = checked_number("n - 1", torch.as_tensor(n, dtype=torch.float64) - 1, least=0).log1p()
+    return (log_n - checked_number("sigma", sigma, least=0).square() / 2).clamp(min=0.0)
 
 
 def sphere_entropy_deficit(
@@ -130,6 +131,7 @@ def sphere_entropy_deficit(
         float64 in nats, the shape of ``lam``. Exact: relative error below 1e-8 up to d = 10⁵ and λ = 100.
 
     Raises:
+        TypeError: ``d`` is no integer.
         ValueError: ``lam`` < 0, ``d`` < 2, an unknown ``method``.
 
     Cost: exact: two sums of 1025 terms for each λ. Source: article 8823, whose 0.24 λd is the Laplace form near λ = 1.
@@ -137,11 +139,9 @@ def sphere_entropy_deficit(
     >>> sphere_entropy_deficit(1.0, 64, method="laplace") / 64
     tensor(0.2406, dtype=torch.float64)
     """
-    if isinstance(d, bool) or d < 2:
-        raise ValueError(f"d: got {d!r}, expected an integer of at least 2")
-    if method not in ("exact", "laplace"):
-        raise ValueError(f"method: got {method!r}, expected 'exact' or 'laplace'")
-    lam = _check_number("lam", lam)
+    check_integer("d", d, 2)
+    check_one_of("method", method, ("exact", "laplace"))
+    lam = checked_number("lam", lam, least=0)
     root = (1 + 4 * lam.square()).sqrt()
     if method == "laplace":
         return d / 2 * torch.log1p(2 * lam.square() / (1 + root))
@@ -190,6 +190,7 @@ def entropy_invariant_scale(n: int | Tensor, d: int, *, train_length: int = 512)
         float64, the shape of ``n``.
 
     Raises:
+        TypeError: ``d`` is no integer.
         ValueError: ``n`` or ``d`` < 1, ``train_length`` < 2.
 
     Cost: elementwise. Source: article 8823; Chiang and Cholak, arXiv 2202.12172, without the division by log L.
@@ -197,7 +198,6 @@ def entropy_invariant_scale(n: int | Tensor, d: int, *, train_length: int = 512)
     >>> entropy_invariant_scale(torch.tensor([512, 262144]), 64)
     tensor([0.1250, 0.2500], dtype=torch.float64)
     """
-    if isinstance(d, bool) or d < 1:
-        raise ValueError(f"d: got {d!r}, expected an integer of at least 1")
-    before = _check_number("n - 1", torch.as_tensor(n) - 1)
+    check_integer("d", d, 1)
+    before = checked_number("n - 1", torch.as_tensor(n) - 1, least=0)
     return log_length_scale(before, train_length, clip=False) / math.sqrt(d)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._tracing import is_traced
+from kexue_lib._arguments import check_number, check_one_of
 
 DISTRIBUTIONS = ("gaussian", "uniform", "laplace", "gumbel", "student_t")
 
@@ -39,8 +39,8 @@ def noise_cv2(distribution: str, sigma: float | Tensor) -> Float[Tensor, "..."]:
     >>> noise_cv2("uniform", 0.5), noise_cv2("gumbel", 1.0)
     (tensor(0.2383, dtype=torch.float64), tensor(inf, dtype=torch.float64))
     """
-    _check_distribution(distribution)
-    sigma = _check_number("sigma", sigma)
+    check_one_of("distribution", distribution, DISTRIBUTIONS)
+    sigma = checked_number("sigma", sigma, least=0)
     if distribution == "gaussian":
         return torch.expm1(sigma.square())
     if distribution == "uniform":
@@ -106,6 +106,7 @@ def sample_noise(
         A tensor of that shape.
 
     Raises:
+        TypeError: ``sigma`` or ``df`` is no number.
         ValueError: an unknown ``distribution``, ``sigma`` < 0, ``df`` ≤ 0.
 
     Cost: one or two draws a number. Source: inverse distribution functions; Student-t: R. Bailey, Math. Comp. 62, 1994.
@@ -113,11 +114,9 @@ def sample_noise(
     >>> sample_noise((2, 3), "laplace", 0.5, generator=torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3])
     """
-    _check_distribution(distribution)
-    if not sigma >= 0:
-        raise ValueError(f"sigma: got {sigma!r}, expected a number ≥ 0")
-    if not df > 0:
-        raise ValueError(f"df: got {df!r}, expected a number > 0")
+    check_one_of("distribution", distribution, DISTRIBUTIONS)
+    check_number("sigma", sigma, least=0)
+    check_number("df", df, above=0)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if device is None and generator is not None:
         device = generator.device
@@ -140,15 +139,7 @@ def sample_noise(
 _EULER = 0.5772156649015329
 
 
-def _check_distribution(distribution: str) -> None:
-    """Refuse an unknown name."""
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(f"distribution: got {distribution!r}, expected one of {', '.join(map(repr, DISTRIBUTIONS))}")
-
-
-def _check_number(name: str, value: float | Tensor, *, positive: bool = False) -> Tensor:
-    """The value in float64, refused below 0 (or at 0, if positive); a tensor where looking costs nothing."""
-    x = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-    if x.device.type == "cpu" and not is_traced() and not bool(((x > 0) if positive else (x >= 0)).all()):
-        raise ValueError(f"{name}: got {value!r}, expected numbers {'>' if positive else '≥'} 0")
-    return x.to(torch.float64)
+def checked_number(name: str, value: float | Tensor, **ends: float | int) -> Tensor:
+    """The value in float64, after ``check_number``."""
+    check_number(name, value, **ends)
+    return torch.as_tensor(value, dtype=torch.float64)

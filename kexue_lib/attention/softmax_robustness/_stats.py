@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
+
 # Masked scores are a finite number, so that no −inf − (−inf) and no 0 · (−inf) arises; a row whose maximum stays at
 # _FLOOR has seen no key. Both fit float32, and _MASKED − _FLOOR is far below the smallest exponent.
 _MASKED, _FLOOR = -1e30, -1e29
@@ -85,7 +87,7 @@ def attention_stats(
     work = torch.promote_types(query.dtype, torch.float32)
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     if isinstance(factor, Tensor):
-        _check_broadcast("scale", factor, (*batch, query.shape[-2]), "(..., L)")
+        check_broadcast("scale", factor, (*batch, query.shape[-2]), "(..., L)")
         factor = factor.to(work).unsqueeze(-1) if factor.ndim else factor.to(work)
     scaled = (query.to(work) * (factor / _NAT)).expand(*batch, -1, -1)
     inputs = [scaled, *(x.to(work).expand(*batch, -1, -1) for x in (key, value))]
@@ -319,29 +321,18 @@ def _whole_backward(
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, block_size: int) -> torch.Size:
     """The batch dimensions of the result."""
     if not query.dtype == key.dtype == value.dtype:
-        raise TypeError(f"query, key, value: dtypes {query.dtype}, {key.dtype}, {value.dtype}, expected one dtype")
+        raise TypeError(f"query, key, value: got {query.dtype}, {key.dtype}, {value.dtype}, expected one dtype")
     if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"key: width {key.shape[-1]}, expected {query.shape[-1]} as query has")
+        raise ValueError(f"key: got width {key.shape[-1]}, expected {query.shape[-1]} as query has")
     if key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"value: length {value.shape[-2]}, expected {key.shape[-2]} as key has")
-    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
-        raise ValueError(f"block_size: got {block_size!r}, expected a positive integer")
+        raise ValueError(f"value: got length {value.shape[-2]}, expected {key.shape[-2]} as key has")
+    check_integer("block_size", block_size, 1)
     try:
         batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     except RuntimeError:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
-        raise ValueError(f"query, key, value: shapes {shapes}, expected batch dimensions that broadcast") from None
+        raise ValueError(f"query, key, value: got shapes {shapes}, expected batch dimensions that broadcast") from None
     if mask is not None:
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask: dtype {mask.dtype}, expected bool, True = visible")
-        _check_broadcast("mask", mask, (*batch, query.shape[-2], key.shape[-2]), "(..., L, S)")
+        check_dtype("mask", mask, "bool")
+        check_broadcast("mask", mask, (*batch, query.shape[-2], key.shape[-2]), "(..., L, S)")
     return batch
-
-
-def _check_broadcast(name: str, x: Tensor, shape: tuple[int, ...], words: str) -> None:
-    try:
-        fits = torch.broadcast_shapes(x.shape, shape) == torch.Size(shape)
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(f"{name}: shape {tuple(x.shape)}, expected one that broadcasts to {words} = {tuple(shape)}")

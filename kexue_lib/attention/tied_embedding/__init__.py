@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
+from kexue_lib._arguments import check_dim, check_integer, check_number, check_one_of
 from kexue_lib.attention.tied_embedding._linear_cross_entropy import linear_cross_entropy
 
 __all__ = [
@@ -69,6 +70,7 @@ def expected_initial_loss(
         refined: False leaves out v, as the article does.
 
     Raises:
+        TypeError: ``std`` or ``repeat_prob`` is no number.
         ValueError: ``vocab_size`` < 2, ``d`` < 1, ``std`` ≤ 0, an unknown ``scheme``, ``repeat_prob`` outside [0, 1].
 
     Source: https://kexue.fm/archives/9698, and for v the moment generating function of the normal distribution.
@@ -77,9 +79,8 @@ def expected_initial_loss(
     16.0
     """
     _check_sizes(vocab_size, d, scheme)
-    _check_std(std)
-    if not 0 <= repeat_prob <= 1:
-        raise ValueError(f"repeat_prob: got {repeat_prob}, expected 0 to 1")
+    check_number("std", std, above=0, below=math.inf)
+    check_number("repeat_prob", repeat_prob, least=0, most=1)
     scale = _default_scale(scheme, d) if logit_scale is None else logit_scale
     own = scale * d * std if scheme in ("tied", "scaled") else 0.0
     variance = scale**2 * d * std**2 if refined else 0.0
@@ -126,8 +127,9 @@ def half_swap(x: Shaped[Tensor, "..."], dim: int = -1) -> Shaped[Tensor, "..."]:
     >>> half_swap(torch.arange(4))
     tensor([2, 3, 0, 1])
     """
+    check_dim(dim, x)
     if x.shape[dim] % 2:
-        raise ValueError(f"x: size {x.shape[dim]} of dimension {dim} is odd, expected an even one")
+        raise ValueError(f"x: got size {x.shape[dim]} in dimension {dim}, expected an even one")
     return torch.cat(x.chunk(2, dim)[::-1], dim)
 
 
@@ -143,6 +145,7 @@ def channel_shuffle(x: Shaped[Tensor, "..."], groups: int, dim: int = -1) -> Sha
         dim: what is shuffled.
 
     Raises:
+        TypeError: ``groups`` is no integer.
         ValueError: such a ``groups``.
 
     Source: Zhang et al., *ShuffleNet*, arXiv 1707.01083.
@@ -150,9 +153,11 @@ def channel_shuffle(x: Shaped[Tensor, "..."], groups: int, dim: int = -1) -> Sha
     >>> channel_shuffle(torch.arange(6), 2)
     tensor([0, 3, 1, 4, 2, 5])
     """
+    check_dim(dim, x)
     d = x.shape[dim]
-    if isinstance(groups, bool) or not isinstance(groups, int) or not 1 < groups < d or d % groups:
-        raise ValueError(f"groups: got {groups!r}, expected a divisor of {d} other than 1 and {d}")
+    check_integer("groups", groups)
+    if not 1 < groups < d or d % groups:
+        raise ValueError(f"groups: got {groups}, expected a divisor of {d} other than 1 and {d}")
     dim = dim % x.ndim
     return x.unflatten(dim, (groups, d // groups)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
@@ -218,11 +223,11 @@ class SharedHead(nn.Module):
         n, d = embedding.weight.shape
         _check_sizes(n, d, scheme)
         if scheme == "swap" and d % 2:
-            raise ValueError(f"embedding: width {d} is odd, scheme 'swap' needs an even one")
+            raise ValueError(f"embedding: got width {d}, expected an even one for scheme 'swap'")
         if groups is not None and scheme != "shuffle":
             raise ValueError(f"groups: got {groups}, expected None for scheme {scheme!r}")
         if activation is not None and scheme != "orthogonal":
-            raise ValueError(f"activation: given, expected None for scheme {scheme!r}")
+            raise ValueError(f"activation: got one, expected None for scheme {scheme!r}")
         self.scheme, self.activation = scheme, activation
         self.groups = _default_groups(d) if scheme == "shuffle" and groups is None else groups
         if scheme == "shuffle":
@@ -294,6 +299,7 @@ class FactorizedEmbedding(nn.Module):
         generator: source of the initial weights.
 
     Raises:
+        TypeError: ``d_embed`` is no integer, ``std`` is no number.
         ValueError: ``d_embed`` > ``d_model``, another ``scheme``, ``std`` ≤ 0.
 
     Cost: n d_embed + d_embed d_model (tied) or + 2 d_embed d_model parameters. Source: arXiv 1909.11942 (ALBERT).
@@ -314,13 +320,11 @@ class FactorizedEmbedding(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        if scheme not in ("tied", "orthogonal"):
-            raise ValueError(f"scheme: got {scheme!r}, expected 'tied' or 'orthogonal'")
-        if not 0 < d_embed <= d_model:
-            raise ValueError(f"d_embed: got {d_embed}, expected 1 to d_model {d_model}")
+        check_one_of("scheme", scheme, ("tied", "orthogonal"))
+        check_integer("d_embed", d_embed, 1, d_model, most_is="d_model")
         _check_sizes(vocab_size, d_embed, scheme)
         std = d_embed**-0.5 if std is None else std
-        _check_std(std)
+        check_number("std", std, above=0, below=math.inf)
         self.embedding = nn.Embedding(vocab_size, d_embed)
         nn.init.normal_(self.embedding.weight, 0.0, std, generator=generator)
         self.up = nn.Linear(d_embed, d_model, bias=False)
@@ -355,19 +359,11 @@ def _default_scale(scheme: str, d: int) -> float:
 def _default_groups(d: int) -> int:
     divisors = [g for g in range(2, math.isqrt(d) + 1) if d % g == 0]
     if not divisors:
-        raise ValueError(f"groups: the width {d} has no divisor other than 1 and itself")
+        raise ValueError(f"groups: got None for width {d}, expected a width with a divisor other than 1 and itself")
     return divisors[-1]
 
 
 def _check_sizes(vocab_size: int, d: int, scheme: str) -> None:
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme: got {scheme!r}, expected one of {SCHEMES}")
-    if vocab_size < 2:
-        raise ValueError(f"vocab_size: got {vocab_size}, expected at least 2")
-    if d < 1:
-        raise ValueError(f"d: got {d}, expected at least 1")
-
-
-def _check_std(std: float) -> None:
-    if not 0 < std < math.inf:
-        raise ValueError(f"std: got {std}, expected a positive finite number")
+    check_one_of("scheme", scheme, SCHEMES)
+    check_integer("vocab_size", vocab_size, 2)
+    check_integer("d", d, 1)

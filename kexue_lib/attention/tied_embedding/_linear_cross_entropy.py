@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_integer, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 
 Reduction = Literal["mean", "sum", "none"]
@@ -167,21 +168,16 @@ def _check(
     reduction: str,
     chunk_size: int,
 ) -> None:
-    if targets.is_floating_point():
-        raise TypeError(f"targets: dtype {targets.dtype}, expected an integer dtype")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: got {reduction!r}, expected 'mean', 'sum' or 'none'")
-    if weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(f"weight: shape {tuple(weight.shape)}, expected (n, {hidden.shape[-1]}) as hidden has")
+    check_dtype("targets", targets, "integer")
+    check_one_of("reduction", reduction, ("mean", "sum", "none"))
+    check_shape("weight", weight, ("n", hidden.shape[-1]), "as hidden has")
     if weight.dtype != hidden.dtype:
-        raise TypeError(f"weight: dtype {weight.dtype}, expected {hidden.dtype} as hidden has")
-    if targets.shape != hidden.shape[:-1]:
-        raise ValueError(f"targets: shape {tuple(targets.shape)}, expected {tuple(hidden.shape[:-1])} as hidden has")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias: shape {tuple(bias.shape)}, expected ({len(weight)},) as weight has")
-    if isinstance(chunk_size, bool) or chunk_size < 1:
-        raise ValueError(f"chunk_size: got {chunk_size!r}, expected a positive integer")
+        raise TypeError(f"weight: got {weight.dtype}, expected {hidden.dtype} as hidden has")
+    check_shape("targets", targets, hidden.shape[:-1], "as hidden has")
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], "as weight has")
+    check_integer("chunk_size", chunk_size, 1)
     if targets.device.type == "cpu" and not is_traced():
         wrong = targets[(targets != ignore_index) & ((targets < 0) | (targets >= len(weight)))]
         if len(wrong):
-            raise ValueError(f"targets: {wrong[0].item()} is outside of 0 to {len(weight) - 1} and no ignore_index")
+            raise ValueError(f"targets: got {wrong[0].item()}, expected 0 to {len(weight) - 1} or ignore_index")

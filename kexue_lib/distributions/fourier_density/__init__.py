@@ -17,6 +17,7 @@ from jaxtyping import Complex, Float, Inexact
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.distributions.fourier_density import _line as fourier_line
 from kexue_lib.distributions.fourier_density._distribution import FourierDistribution
@@ -165,14 +166,13 @@ def spectral_factor(density: Float[Tensor, "*batch m"], num_frequencies: int) ->
     >>> (a / a[0]).real
     tensor([1.0000, 0.5000])
     """
-    _check_num_frequencies(num_frequencies)
-    if not isinstance(density, Tensor) or not density.is_floating_point():
-        raise TypeError(f"density must be a tensor of floating dtype, got {getattr(density, 'dtype', type(density))}")
+    check_integer("num_frequencies", num_frequencies, 0)
+    check_dtype("density", density, "floating")
     samples = density.shape[-1]
     if samples <= 2 * num_frequencies:
-        raise ValueError(f"density must have more than {2 * num_frequencies} samples, got {samples}")
+        raise ValueError(f"density: got {samples} samples, expected more than {2 * num_frequencies}")
     if density.numel() and not is_traced() and bool((~((density > 0) & density.isfinite())).any()):
-        raise ValueError(f"density must be positive and finite, got a smallest value of {density.min().item()}")
+        raise ValueError(f"density: got a smallest value of {density.min().item()}, expected positive finite ones")
     if density.numel() == 0:
         return density[..., : num_frequencies + 1].to(torch.promote_types(density.dtype, torch.complex64))
     cepstrum = torch.fft.fft(density.double().log()).conj() / samples
@@ -230,19 +230,17 @@ class FourierDensity(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _check_num_frequencies(num_frequencies)
-        if support not in ("real", "periodic"):
-            raise ValueError(f"support must be 'real' or 'periodic', got {support!r}")
+        check_integer("num_frequencies", num_frequencies, 0)
+        check_one_of("support", support, ("real", "periodic"))
         self.num_frequencies, self.batch_shape, self.support = num_frequencies, tuple(batch_shape), support
         shape = (*self.batch_shape, num_frequencies + 1, 2)
         coef = 0.02 * torch.randn(shape, generator=generator, dtype=dtype)
         coef[..., 0, 0] += 1
         self.coef = nn.Parameter(coef.to(device))
         if support == "real":
+            check_number("scale", scale, above=0)
             place = {"dtype": coef.dtype, "device": self.coef.device}
             loc, scale = (torch.as_tensor(v, **place).expand(self.batch_shape).clone() for v in (loc, scale))
-            if not bool((scale > 0).all()):
-                raise ValueError(f"scale must be positive, got {scale}")
             for name, value in (("loc", loc), ("raw_scale", scale + (-torch.expm1(-scale)).log())):
                 if learn_affine:
                     self.register_parameter(name, nn.Parameter(value))
@@ -262,7 +260,7 @@ class FourierDensity(nn.Module):
         loc = mean, scale = 1.5 standard deviations; a is the spectral factor of the empirical Fourier coefficients
         times Fejér's weights 1 − n/(N + 1), a kernel estimate that is itself a non-negative trigonometric polynomial.
         """
-        _check_num_frequencies(num_frequencies)
+        check_integer("num_frequencies", num_frequencies, 0)
         _check_points(y, "y")
         y = y.detach().to(torch.promote_types(y.dtype, torch.float32))
         loc, scale = (y.mean(-1), 1.5 * y.std(-1, correction=0)) if support == "real" else (0.0, 1.0)
@@ -319,8 +317,7 @@ class FourierDensity(nn.Module):
         Not a difference of two distribution functions: it keeps its digits for narrow bins and in the tails, and is
         always finite (a bin never gets less than eps times its length in x).
         """
-        if not width > 0:
-            raise ValueError(f"width must be positive, got {width}")
+        check_number("width", width, above=0)
         return self._at(lambda a, y, place: fourier_line.bin_log_prob(a, y, width, place), centre, "centre")
 
     def rsample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "..."]:
@@ -350,8 +347,7 @@ class FourierDensity(nn.Module):
 
     def _at(self, function, y: Tensor, name: str = "y", dtype: torch.dtype = torch.float32) -> Tensor:
         _check_points(y, name)
-        if y.shape[:-1] != self.batch_shape:
-            raise ValueError(f"{name} must have the shape (*{self.batch_shape}, M), got {tuple(y.shape)}")
+        check_shape(name, y, (*self.batch_shape, "M"))
         place = (self.loc, self.scale) if self.support == "real" else ()
         a, points, *place = fourier_line.common_precision(self.a, y.to(torch.promote_types(y.dtype, dtype)), *place)
         return function(a, points, place=tuple(place) or None).to(y.dtype)
@@ -360,27 +356,18 @@ class FourierDensity(nn.Module):
 def _prepared(a: Tensor, x: Tensor, name: str = "x", dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     _check_a(a)
     _check_points(x, name)
-    if a.shape[:-1] != x.shape[:-1]:
-        raise ValueError(f"{name} must have the batch dimensions {tuple(a.shape[:-1])} of a, got {tuple(x.shape)}")
+    check_shape(name, x, (*a.shape[:-1], "M"), "as a has")
     return fourier_line.common_precision(a, x.to(torch.promote_types(x.dtype, dtype)))
 
 
 def _check_a(a: Tensor) -> None:
     if not isinstance(a, Tensor) or not (a.is_complex() or a.is_floating_point()):
-        raise TypeError(f"a must be a tensor of complex or floating dtype, got {getattr(a, 'dtype', type(a))}")
+        got = getattr(a, "dtype", type(a).__name__)
+        raise TypeError(f"a: got {got}, expected a tensor of complex or floating dtype")
     if a.dim() == 0 or a.shape[-1] == 0:
-        raise ValueError(f"a must have the shape (..., N + 1) with at least one coefficient, got {tuple(a.shape)}")
+        raise ValueError(f"a: got shape {tuple(a.shape)}, expected (..., N + 1) with at least one coefficient")
 
 
 def _check_points(x: Tensor, name: str) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a tensor of floating dtype, got {getattr(x, 'dtype', type(x))}")
-    if x.dim() == 0:
-        raise ValueError(f"{name} must have the shape (..., M), got a single number")
-
-
-def _check_num_frequencies(num_frequencies: int) -> None:
-    if isinstance(num_frequencies, bool) or not isinstance(num_frequencies, int):
-        raise TypeError(f"num_frequencies must be an int, got {num_frequencies!r}")
-    if num_frequencies < 0:
-        raise ValueError(f"num_frequencies must be at least 0, got {num_frequencies}")
+    check_dtype(name, x, "floating")
+    check_shape(name, x, ("...", "M"))

@@ -38,7 +38,7 @@ class FourierDistribution(Distribution):
         validate_args: bool | None = None,
     ):
         if (loc is None) != (scale is None):
-            raise ValueError(f"scale must be given exactly if loc is, got loc={loc!r}, scale={scale!r}")
+            raise ValueError(f"scale: got {scale!r} with loc={loc!r}, expected both or neither")
         batch_shape, self.loc, self.scale = a.shape[:-1], loc, scale
         if loc is not None:
             real = a.real.dtype if a.is_complex() else a.dtype

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib.distributions.smooth_topk._elementary_symmetric import log_polynomial
 from kexue_lib.distributions.smooth_topk._k_subset import log_inverse_odds, log_normaliser, marginals, sample
-from kexue_lib.distributions.smooth_topk._threshold import RESPONSES, log_odds, solution
+from kexue_lib.distributions.smooth_topk._threshold import RESPONSES, marks, solution
 
 __all__ = [
     "SmoothTopK",
@@ -85,8 +86,7 @@ def iterative_topk(
     tensor([1.3056, 0.3472, 0.3472])
     """
     _check(x, k)
-    if variant not in ("shift", "weighted"):
-        raise ValueError(f"variant must be 'shift' or 'weighted', got {variant!r}")
+    check_one_of("variant", variant, ("shift", "weighted"))
     scores = _wide(x)
     scores = scores - scores.amin(-1, keepdim=True) if variant == "shift" else scores
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
@@ -206,7 +206,7 @@ def threshold(x: Float[Tensor, "*batch n"], k: int, f: Threshold = "sigmoid") ->
         TypeError: x is not floating, k is no int.
         ValueError: k is outside 1 … n, an unknown f, or k = n for sigmoid and laplace, where λ = −∞.
 
-    Cost: O(n) for a fixed number of steps plus `torch.topk`, less than a sort.
+    Cost: `torch.topk` and O(n) for a fixed number of steps: about a sort.
     Source: article 10373, ThreTopK.
 
     >>> threshold(torch.tensor([1.0, 3.0]), 1)
@@ -215,7 +215,7 @@ def threshold(x: Float[Tensor, "*batch n"], k: int, f: Threshold = "sigmoid") ->
     _check(x, k, f=f)
     symmetric = f in ("sigmoid", "laplace")
     if k == x.shape[-1] and symmetric:
-        raise ValueError(f"k must be below n = {k} for f={f!r}: the threshold of all entries is −∞, got k = {k}")
+        raise ValueError(f"k: got {k}, expected less than n = {k} for f = {f!r}: the threshold of all entries is −∞")
     level = solution(_wide(x), k, f)
     if symmetric:
         level = level.masked_fill((x > -torch.inf).sum(-1, keepdim=True) == k, -torch.inf)
@@ -245,7 +245,7 @@ def thre_topk(
         TypeError: x is not floating, k is no int.
         ValueError: k is outside 1 … n, tau is not positive and finite, an unknown f.
 
-    Cost: `torch.topk` and O(n) for a fixed number of steps, less than a sort.
+    Cost: `torch.topk` and O(n) for a fixed number of steps: about a sort.
     Source: article 10373, ThreTopK; clip: Blondel et al., arXiv 2002.08871 (the L2 analogue).
 
     >>> thre_topk(torch.tensor([3.0, 2.0, 1.0, 4.0]), 2, "minexp")
@@ -254,8 +254,7 @@ def thre_topk(
     _check(x, k, tau, f)
     if k == x.shape[-1]:
         return _all_ones(x)
-    p = RESPONSES[f].value(log_odds(_wide(x), k, tau, f))
-    return _nan_where_too_few(p, x, k).to(x.dtype)
+    return _nan_where_too_few(marks(_wide(x), k, tau, f), x, k).to(x.dtype)
 
 
 def sample_k_subset(
@@ -283,11 +282,10 @@ def sample_k_subset(
     tensor([[ True, False,  True]])
     """
     _check(x, k)
-    if num_samples < 0:
-        raise ValueError(f"num_samples must be at least 0, got {num_samples}")
+    check_integer("num_samples", num_samples, 0)
     scores = x.detach().double()
     if bool(((scores > -torch.inf).sum(-1) < k).any() | scores.isnan().any()):
-        raise ValueError(f"x must have at least k = {k} entries above −inf in every row and no NaN")
+        raise ValueError(f"x: got NaN or a row of too many −inf, expected at least k = {k} entries above −inf per row")
     return sample(scores, k, num_samples, generator)
 
 
@@ -324,13 +322,9 @@ def topk_cross_entropy(
     tensor(2.)
     """
     _check(x, k, tau)
-    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(target, Tensor) or target.dtype not in integers:
-        raise TypeError(f"target must be a tensor of integers, got {getattr(target, 'dtype', type(target))}")
-    if target.shape != x.shape[:-1]:
-        raise ValueError(f"target must have the shape {tuple(x.shape[:-1])} of x without n, got {tuple(target.shape)}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    check_dtype("target", target, "integer")
+    check_shape("target", target, x.shape[:-1], "as x has without n")
+    check_one_of("reduction", reduction, ("mean", "sum", "none"))
     n, scores, target = x.shape[-1], _wide(x), target.unsqueeze(-1).long()
     if k == n:
         loss = _all_ones(scores).gather(-1, target).squeeze(-1) - 1
@@ -370,10 +364,9 @@ class SmoothTopK(nn.Module):
         learnable_tau: bool = False,
     ):
         super().__init__()
-        _check_k(k)
-        _check_tau(tau)
-        if method != "grad" and method not in RESPONSES:
-            raise ValueError(f"method must be 'grad' or one of {sorted(RESPONSES)}, got {method!r}")
+        check_integer("k", k, 1)
+        check_number("tau", tau, above=0.0, below=math.inf)
+        check_one_of("method", method, ("grad", *RESPONSES))
         self.k, self.method = k, method
         log_tau = torch.tensor(math.log(tau))
         if learnable_tau:
@@ -410,25 +403,10 @@ def _nan_where_too_few(result: Tensor, x: Tensor, k: int) -> Tensor:
 
 
 def _check(x: Tensor, k: int, tau: float | Tensor = 1.0, f: str = "sigmoid") -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a tensor of floating dtype, got {getattr(x, 'dtype', type(x))}")
+    check_dtype("x", x, "floating")
     if x.dim() == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x must have at least one entry in its last dimension, got shape {tuple(x.shape)}")
-    _check_k(k)
-    if k > x.shape[-1]:
-        raise ValueError(f"k must be at most n = {x.shape[-1]}, the last dimension of x, got {k}")
-    _check_tau(tau)
-    if f not in RESPONSES:
-        raise ValueError(f"f must be one of {sorted(RESPONSES)}, got {f!r}")
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be an int, got {k!r} of type {type(k).__name__}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-
-
-def _check_tau(tau: float | Tensor) -> None:
-    if not isinstance(tau, Tensor) and not 0 < tau < math.inf:
-        raise ValueError(f"tau must be positive and finite, got {tau}")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one entry in the last dimension")
+    check_integer("k", k, 1, x.shape[-1], most_is="n")
+    if not isinstance(tau, Tensor):
+        check_number("tau", tau, above=0.0, below=math.inf)
+    check_one_of("f", f, RESPONSES)

@@ -36,6 +36,19 @@ def log_odds(x: Tensor, k: int, tau: float | Tensor, f: str) -> Tensor:
     return y - _differentiable(y, index, f)
 
 
+def marks(x: Tensor, k: int, tau: float | Tensor, f: str) -> Tensor:
+    """p = f(x/τ − λ) with Σp = k, differentiable through λ as well; arguments as those of `log_odds`."""
+    if f != "clip":
+        return RESPONSES[f].value(log_odds(x, k, tau, f))
+    y = scaled(x, kth_largest(x, k)[0], tau)
+    fixed = y.detach()
+    level = clip_threshold(fixed, k)
+    if torch.compiler.is_compiling():  # graphs have first derivatives only
+        p = (fixed - level).clamp(0, 1)
+        return p + _within_the_kinks(p, y - fixed)
+    return _ClipMarks.apply(y, level)
+
+
 def tilt(x: Tensor, k: int, tau: float | Tensor) -> Tensor:
     """u = x/τ − c with Σσ(u) near k, where c is a constant for differentiation; 1 ≤ k < n.
 
@@ -213,7 +226,8 @@ def _bracketed_clip(y: Tensor, k: int, stop_when_done: bool) -> Tensor:
         value = _clip_surplus(y, level, k)
         before, above = above, value >= 0
         # An end that stays for the second time counts half, or the secants would creep up from one side.
-        kept = torch.where(above, deficit, surplus) * torch.where(above == before, 0.5, 1.0)
+        kept = torch.where(above, deficit, surplus)
+        kept = torch.where(above == before, 0.5 * kept, kept)
         surplus, deficit = torch.where(above, value, kept), torch.where(above, kept, -value)
         low, high = torch.where(above, level, low), torch.where(above, high, level)
     return level
@@ -221,7 +235,7 @@ def _bracketed_clip(y: Tensor, k: int, stop_when_done: bool) -> Tensor:
 
 def _clip_surplus(y: Tensor, level: Tensor, k: int) -> Tensor:
     """Σclip(y − λ) − k, and 0 where rounding is all that is left: then a secant, and with it the row, stays put."""
-    return hardshrink((y - level).clamp(0, 1).sum(-1, keepdim=True) - k, 2 * torch.finfo(y.dtype).eps * k)
+    return hardshrink((y - level).clamp_(0, 1).sum(-1, keepdim=True) - k, 2 * torch.finfo(y.dtype).eps * k)
 
 
 class _ClipThreshold(torch.autograd.Function):
@@ -238,6 +252,36 @@ class _ClipThreshold(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, y, k):
         return _ClipThreshold.apply(y.movedim(in_dims[0], 0), k), 0
+
+
+class _ClipMarks(torch.autograd.Function):
+    """p = clip(y − λ, 0, 1) at the λ of y, and its derivative in one step."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, level: Tensor) -> Tensor:
+        return (y - level).clamp(0, 1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _within_the_kinks(*ctx.saved_tensors, grad), None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return _within_the_kinks(*ctx.saved_tensors, tangent)
+
+
+def _within_the_kinks(p: Tensor, v: Tensor) -> Tensor:
+    """Jv with J = diag(s) − ssᵀ/Σs, where s = 1 for 0 < p < 1, else 0: at p = 0 and p = 1 no mark moves."""
+    s = ((p > 0) & (p < 1)).to(p.dtype)
+    moved = v * s
+    return moved - s * (moved.sum(-1, keepdim=True) / s.sum(-1, keepdim=True).clamp(min=1))
 
 
 class ImplicitThreshold(torch.autograd.Function):

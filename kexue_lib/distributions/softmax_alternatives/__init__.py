@@ -8,13 +8,14 @@ Entries of −inf get the probability 0 and no gradient; a slice of nothing but 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from kexue_lib._arguments import check_integer, check_number, check_one_of, check_shape
 from kexue_lib.distributions.softmax_alternatives import _arguments as arguments
 from kexue_lib.distributions.softmax_alternatives import _entmax_rows as rows
 from kexue_lib.distributions.softmax_alternatives._perturbed_maximum import draw, winning_probabilities
@@ -37,6 +38,7 @@ __all__ = [
 
 Reduction = Literal["mean", "sum", "none"]
 Noise = Literal["gumbel", "normal", "exponential", "logistic"]
+_NOISES = get_args(Noise)
 
 
 def sparsemax(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape"]:
@@ -182,7 +184,7 @@ def sparse_softmax(x: Float[Tensor, "*shape"], k: int, dim: int = -1) -> Float[T
     tensor([0., 1., 0.])
     """
     arguments.check(x, dim)
-    arguments.check_k(k, x.shape[dim])
+    check_integer("k", k, 1, x.shape[dim], most_is="n")
     largest, index = arguments.wide(x).topk(k, dim=dim, sorted=False)
     kept = torch.softmax(largest, dim=dim)
     return torch.zeros_like(x, dtype=kept.dtype).scatter(dim, index, kept).to(x.dtype)
@@ -209,7 +211,7 @@ def sparse_softmax_loss(
     tensor(2.)
     """
     arguments.check(x, -1)
-    arguments.check_k(k, x.shape[-1])
+    check_integer("k", k, 1, x.shape[-1], most_is="n")
     arguments.check_target(target, x, reduction, probabilities=False)
     y = arguments.wide(x)
     y = y - y.amax(-1, keepdim=True).detach()
@@ -237,10 +239,7 @@ def taylor_softmax(x: Float[Tensor, "*shape"], order: int = 2, dim: int = -1) ->
     tensor([0.6250, 0.2500, 0.1250])
     """
     arguments.check(x, dim)
-    if isinstance(order, bool) or not isinstance(order, int):
-        raise TypeError(f"order must be an int, got {order!r}")
-    if order < 2 or order % 2:
-        raise ValueError(f"order must be even and positive, got {order}")
+    check_integer("order", order, 2, even=True)
     y = arguments.wide(x)
     excluded = y == -torch.inf
     y = torch.where(excluded, 0, y)
@@ -279,8 +278,7 @@ def margin_cross_entropy(
     tensor(2.)
     """
     arguments.check(cos, -1, "cos")
-    if not tau > 0:
-        raise ValueError(f"tau must be positive, got {tau}")
+    check_number("tau", tau, above=0)
     arguments.check_target(target, cos, reduction, probabilities=False, name="cos")
     y, n = arguments.wide(cos), cos.shape[-1]
     hit = torch.arange(n, device=cos.device) == target.unsqueeze(-1)
@@ -313,8 +311,8 @@ def perturb_max(
     tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     arguments.check(x, dim)
-    arguments.check_noise(noise)
-    arguments.check_count("num_points", num_points, 2)
+    check_one_of("noise", noise, _NOISES)
+    check_integer("num_points", num_points, 2)
     y = arguments.wide(x).movedim(dim, -1)
     p = torch.softmax(y, dim=-1) if noise == "gumbel" else winning_probabilities(y, noise, num_points)
     return p.movedim(-1, dim).to(x.dtype)
@@ -349,8 +347,8 @@ def perturb_max_sample(
     tensor([1., 0.])
     """
     arguments.check(x, dim)
-    arguments.check_noise(noise)
-    arguments.check_count("num_samples", num_samples, 1)
+    check_one_of("noise", noise, _NOISES)
+    check_integer("num_samples", num_samples, 1)
     y = arguments.wide(x.detach()).movedim(dim, -1)
     wins = torch.zeros_like(y)
     for _ in range(num_samples):
@@ -392,6 +390,7 @@ class Entmax(nn.Module):
         num_heads: how many α; with more than one, x is (..., heads, length, n) and dim is −1.
 
     Raises:
+        TypeError: ``num_heads`` is no integer, ``alpha`` is no number.
         ValueError: alpha out of range, num_heads < 1 or used without learnable or with another dim; at the call, an x
             without that many heads.
 
@@ -403,10 +402,11 @@ class Entmax(nn.Module):
 
     def __init__(self, alpha: float = 1.5, dim: int = -1, learnable: bool = False, num_heads: int = 1):
         super().__init__()
-        if not (1 < alpha < 2 if learnable else 1 <= alpha <= 2):
-            raise ValueError(f"alpha must lie in {'(1, 2) to be learnt' if learnable else '[1, 2]'}, got {alpha}")
-        if num_heads < 1 or (num_heads > 1 and not (learnable and dim == -1)):
-            raise ValueError(f"num_heads must be 1, or more with learnable=True and dim=-1, got {num_heads}")
+        # A parameter at an end of the interval would have an infinite logit.
+        check_number("alpha", alpha, **({"above": 1, "below": 2} if learnable else {"least": 1, "most": 2}))
+        check_integer("num_heads", num_heads, 1)
+        if num_heads > 1 and not (learnable and dim == -1):
+            raise ValueError(f"num_heads: got {num_heads}, expected 1 without learnable=True and dim=-1")
         self.dim, self.num_heads, self._alpha = dim, num_heads, float(alpha)
         self.raw = nn.Parameter(torch.full((num_heads,), alpha - 1.0).logit()) if learnable else None
 
@@ -418,8 +418,7 @@ class Entmax(nn.Module):
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         alpha = self.alpha
         if self.num_heads > 1:
-            if x.dim() < 3 or x.shape[-3] != self.num_heads:
-                raise ValueError(f"x must be (..., {self.num_heads}, length, n), got shape {tuple(x.shape)}")
+            check_shape("x", x, ("...", self.num_heads, "length", "n"))
             alpha = alpha.view(-1, 1, 1)
         return entmax(x, alpha, self.dim)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_number
 from kexue_lib.distributions.sparsity._axioms import AxiomReport, check_axioms
 from kexue_lib.distributions.sparsity._meter import SparsityMeter
 from kexue_lib.distributions.sparsity._power_sums import count, magnitude, power_sums, reduced_dims, scale
@@ -58,8 +59,8 @@ def power_mean(x: Float[Tensor, "..."], p: float | int, dim: Dim = -1, keepdim: 
     >>> power_mean(torch.tensor([1.0, -4.0]), 0.0), power_mean(torch.tensor([3e30, -4e30, 0.0, 0.0]), 2.0)
     (tensor(2.), tensor(2.5000e+30))
     """
-    _check("x", x)
-    _check_number("p", p)
+    check_dtype("x", x, "floating")
+    check_number("p", p)
     dims = reduced_dims(x, dim)
     wide, n = x.to(_compute_dtype(x)), count(x, dims)
     size = magnitude(wide)
@@ -111,11 +112,11 @@ def norm_ratio(
     >>> norm_ratio(torch.tensor([[1.0, 1.0, 1.0, 1.0], [1e30, 0.0, 0.0, 0.0]]))
     tensor([1.0000, 0.5000])
     """
-    _check("x", x)
-    _check_number("q", q)
-    _check_number("p", p)
+    check_dtype("x", x, "floating")
+    check_number("q", q)
+    check_number("p", p)
     if not 0 < q < p:
-        raise ValueError(f"q and p must satisfy 0 < q < p <= inf, got q = {q}, p = {p}")
+        raise ValueError(f"q, p: got {q} and {p}, expected 0 < q < p <= inf")
     dims = reduced_dims(x, dim)
     wide, n = x.to(_compute_dtype(x)), count(x, dims)
     unit = scale(wide, dims)
@@ -180,7 +181,7 @@ def gini(x: Float[Tensor, "..."], dim: Dim = -1, keepdim: bool = False) -> Float
     >>> gini(torch.tensor([0.0, 3.0, 0.0, -1.0]))
     tensor(0.6250)
     """
-    _check("x", x)
+    check_dtype("x", x, "floating")
     dims = reduced_dims(x, dim)
     wide, n = x.to(_compute_dtype(x)), count(x, dims)
     size = magnitude(wide) / scale(wide, dims)
@@ -216,7 +217,7 @@ def hoyer(x: Float[Tensor, "..."], dim: Dim = -1, keepdim: bool = False) -> Floa
     >>> hoyer(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, -2.0, 0.0, 0.0]]))
     tensor([0., 1.])
     """
-    _check("x", x)
+    check_dtype("x", x, "floating")
     root = math.sqrt(count(x, reduced_dims(x, dim)))
     wide = x.to(_compute_dtype(x))
     gap = 1 - norm_ratio(wide, 1.0, 2.0, dim, keepdim)
@@ -245,7 +246,7 @@ def theil(x: Float[Tensor, "..."], dim: Dim = -1, keepdim: bool = False) -> Floa
     >>> theil(torch.tensor([2.0, 0.0, 0.0, 0.0])).exp()
     tensor(4.)
     """
-    _check("x", x)
+    check_dtype("x", x, "floating")
     dims = reduced_dims(x, dim)
     wide = x.to(_compute_dtype(x))
     unit = scale(wide, dims)
@@ -291,10 +292,8 @@ def renyi_entropy(
     >>> renyi_entropy(torch.tensor([-1000.0, -1000.0, -float("inf")]).log_softmax(-1), log_input=True).exp().round()
     tensor(2.)
     """
-    _check("p", p)
-    _check_number("alpha", alpha)
-    if alpha < 0:
-        raise ValueError(f"alpha must be at least 0, got {alpha}")
+    check_dtype("p", p, "floating")
+    check_number("alpha", alpha, least=0)
     dims = reduced_dims(p, dim)
     wide = p.to(_compute_dtype(p))
     entropy = _entropy_of_logarithms if log_input else _entropy_of_probabilities
@@ -331,7 +330,7 @@ def effective_number(
     >>> effective_number(torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])).round()
     tensor([4., 1.])
     """
-    _check("p", p)
+    check_dtype("p", p, "floating")
     entropy = renyi_entropy(p.to(_compute_dtype(p)), alpha, dim, keepdim, log_input)
     return entropy.exp().to(p.dtype)
 
@@ -386,15 +385,3 @@ def _finish(out: Tensor, dims: tuple[int, ...], keepdim: bool, x: Tensor) -> Ten
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _check(name: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a tensor of real floating dtype, got {getattr(x, 'dtype', type(x))}")
-
-
-def _check_number(name: str, value: float | int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if math.isnan(value):
-        raise ValueError(f"{name} must be a number, got nan")

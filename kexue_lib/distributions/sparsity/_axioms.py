@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kexue_lib._arguments import check_integer
+
 Rows = Float[Tensor, "_ _"]
 
 
@@ -59,6 +61,7 @@ def check_axioms(
         candidates with small integer entries come first.
 
     Raises:
+        TypeError: ``trials`` or ``n`` is no integer.
         ValueError: trials < 1 or n < 3; measure returns another shape or NaN.
 
     Cost: some dozen calls of the measure on `trials` rows.
@@ -68,10 +71,8 @@ def check_axioms(
     >>> [name for name, report in reports.items() if not report.holds]
     ['D1']
     """
-    if trials < 1:
-        raise ValueError(f"trials must be at least 1, got {trials}")
-    if n < 3:
-        raise ValueError(f"n must be at least 3, got {n}")
+    check_integer("trials", trials, 1)
+    check_integer("n", n, 3)
     generator = generator or torch.Generator().manual_seed(0)
     sign = -1.0 if larger_is_sparser else 1.0
     search = _Search(lambda x: sign * _measured(measure, x), tol)
@@ -115,10 +116,10 @@ def _usable(rows: Rows, strict: bool) -> tuple[Rows, bool]:
 def _measured(measure: Callable[[Tensor], Tensor], x: Rows) -> Float[Tensor, " _"]:
     values = measure(x)
     if not isinstance(values, Tensor) or values.shape != x.shape[:1]:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values)
-        raise ValueError(f"measure must map {tuple(x.shape)} to {tuple(x.shape[:1])}, got {got}")
+        got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"measure: got {got} from {tuple(x.shape)}, expected shape {tuple(x.shape[:1])}")
     if values.isnan().any():
-        raise ValueError(f"measure is NaN at {x[values.isnan()][0].tolist()}")
+        raise ValueError(f"measure: got NaN at {x[values.isnan()][0].tolist()}, expected numbers")
     return values.double()
 
 

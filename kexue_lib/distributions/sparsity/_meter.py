@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype, check_shape
 from kexue_lib.distributions.sparsity._power_sums import magnitude, power
 
 
@@ -38,7 +39,7 @@ class SparsityMeter:
 
     def __init__(self, q: float | int = 1.0, p: float | int = 2.0, per_feature: bool = False):
         if not 0 < q < p:
-            raise ValueError(f"q and p must satisfy 0 < q < p <= inf, got q = {q}, p = {p}")
+            raise ValueError(f"q, p: got {q} and {p}, expected 0 < q < p <= inf")
         self.q, self.p, self.per_feature = float(q), float(p), per_feature
         self.count = 0
         self._largest: Tensor | None = None
@@ -51,10 +52,9 @@ class SparsityMeter:
     @torch.no_grad()
     def update(self, x: Float[Tensor, "..."]) -> None:
         """Add data of any shape; with `per_feature` of shape (..., features). Empty data change nothing."""
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"x must be a tensor of real floating dtype, got {getattr(x, 'dtype', type(x))}")
-        if self.per_feature and x.dim() == 0:
-            raise ValueError("x must have a last dimension of features, got a number")
+        check_dtype("x", x, "floating")
+        if self.per_feature:
+            check_shape("x", x, ("...", "features"))
         if x.numel() == 0:
             return
         rows = x.reshape(-1, x.shape[-1]) if self.per_feature else x.reshape(-1)
@@ -68,10 +68,10 @@ class SparsityMeter:
     def merge(self, other: SparsityMeter) -> None:
         """Add everything that another meter has seen."""
         if not isinstance(other, SparsityMeter):
-            raise TypeError(f"other must be a SparsityMeter, got {type(other)}")
+            raise TypeError(f"other: got {type(other).__name__}, expected a SparsityMeter")
         ours, theirs = (self.q, self.p, self.per_feature), (other.q, other.p, other.per_feature)
         if ours != theirs:
-            raise ValueError(f"other must have the same (q, p, per_feature) = {ours}, got {theirs}")
+            raise ValueError(f"other: got (q, p, per_feature) = {theirs}, expected the same {ours}")
         if other._largest is not None:
             self._add(other.count, other._largest, other._sums)
 
@@ -88,7 +88,7 @@ class SparsityMeter:
             self.count, self._largest, self._sums = count, largest, sums
             return
         if largest.shape != self._largest.shape:
-            raise ValueError(f"x must have {len(self._largest)} features as before, got {len(largest)}")
+            raise ValueError(f"x: got {len(largest)} features, expected {len(self._largest)} as before")
         top = torch.maximum(self._largest, largest)
         old, new = self._largest / _unless_zero(top), largest / _unless_zero(top)
         self._sums = tuple(s * old**e + t * new**e for s, t, e in zip(self._sums, sums, self._powers))

@@ -22,13 +22,13 @@ def reduced_dims(x: Float[Tensor, "..."], dim: int | tuple[int, ...] | None) -> 
     """
     given = () if dim is None else (dim,) if isinstance(dim, int) else dim
     if isinstance(dim, bool) or not isinstance(given, tuple) or not all(isinstance(i, int) for i in given):
-        raise TypeError(f"dim must be an int, a tuple of int or None, got {dim!r}")
+        raise TypeError(f"dim: got {dim!r}, expected an integer, a tuple of integers or None")
     rank = max(x.dim(), 1)
     if any(not -rank <= i < rank for i in given) or len({i % rank for i in given}) < len(given):
-        raise ValueError(f"dim must name different dimensions of {x.dim()}, got {dim!r}")
+        raise ValueError(f"dim: got {dim!r}, expected different dimensions of {x.dim()}")
     dims = tuple(sorted(i % rank for i in given) if given else range(x.dim()))[: x.dim()]
     if any(x.shape[i] == 0 for i in dims):
-        raise ValueError(f"dim {dim!r} of x with shape {tuple(x.shape)} is empty: nothing to measure")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, which is empty in dim {dim!r}, expected something to measure")
     return dims
 
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of
 from kexue_lib.distributions.squareplus._fit import ERRORS, extremes, half_line, root
 from kexue_lib.distributions.squareplus._kernels import apply, compute_dtype
 
@@ -166,6 +167,7 @@ class Squareplus(nn.Module):
         dtype: of the parameter.
 
     Raises:
+        TypeError: ``num_parameters`` is no integer, ``b`` is no number.
         ValueError: b is not positive and finite, num_parameters < 1; at the call, an input whose dimension 1 is not
             num_parameters.
 
@@ -186,11 +188,8 @@ class Squareplus(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _check_b(b)
-        if not b > 0:
-            raise ValueError(f"b must be positive for a layer, got {b}; nn.ReLU is the limit b = 0")
-        if isinstance(num_parameters, bool) or not isinstance(num_parameters, int) or num_parameters < 1:
-            raise ValueError(f"num_parameters must be a positive int, got {num_parameters!r}")
+        check_number("b", b, above=0, below=math.inf)  # nn.ReLU is the limit b = 0
+        check_integer("num_parameters", num_parameters, 1)
         self.num_parameters, self.learnable = num_parameters, learnable
         if learnable:
             self.log_b = nn.Parameter(torch.full((num_parameters,), math.log(b), device=device, dtype=dtype))
@@ -206,7 +205,7 @@ class Squareplus(nn.Module):
         b = self.b
         if self.num_parameters > 1:
             if x.dim() < 2 or x.shape[1] != self.num_parameters:
-                raise ValueError(f"x must have {self.num_parameters} channels in dimension 1, got {tuple(x.shape)}")
+                raise ValueError(f"x: got shape {tuple(x.shape)}, expected {self.num_parameters} channels in dim 1")
             b = b.view(-1, *(1,) * (x.dim() - 2)) if isinstance(b, Tensor) else b
         elif isinstance(b, Tensor):
             b = b.view(())
@@ -244,10 +243,8 @@ def optimal_b(
     >>> round(b, 10), round(error, 10)
     (1.5238210325, 0.0759314499)
     """
-    if target not in ERRORS:
-        raise ValueError(f"target must be one of {sorted(ERRORS)}, got {target!r}")
-    if norm not in ("sup", "l2"):
-        raise ValueError(f"norm must be 'sup' or 'l2', got {norm!r}")
+    check_one_of("target", target, sorted(ERRORS))
+    check_one_of("norm", norm, ("sup", "l2"))
     error, by_b = ERRORS[target]
     if norm == "sup":
         balance = lambda b: sum(extremes(lambda x: error(x, b)))
@@ -255,24 +252,15 @@ def optimal_b(
         high, low = extremes(lambda x: error(x, b))
         return b, max(high, -low)
     if target not in ("softplus", "sigmoid"):
-        raise ValueError(f"norm must be 'sup' for target={target!r}, got 'l2'")
+        raise ValueError(f"norm: got 'l2', expected 'sup' for target={target!r}")
     x, weight = half_line()
     b = root(lambda b: float((weight * error(x, b) * by_b(x, b)).sum()), 0.05, 8.0)
     return b, math.sqrt(2 * float((weight * error(x, b).square()).sum()))
 
 
 def _check(x: Tensor, b: float | Tensor, name: str = "x") -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a tensor of floating dtype, got {getattr(x, 'dtype', type(x))}")
+    check_dtype(name, x, "floating")
     if isinstance(b, Tensor):
-        if not b.is_floating_point():
-            raise TypeError(f"b must be a number or a tensor of floating dtype, got {b.dtype}")
+        check_dtype("b", b, "floating")
     else:
-        _check_b(b)
-
-
-def _check_b(b: float) -> None:
-    if isinstance(b, bool) or not isinstance(b, (int, float)):
-        raise TypeError(f"b must be a number or a tensor of floating dtype, got {b!r}")
-    if not 0 <= b < math.inf:
-        raise ValueError(f"b must be finite and at least 0, got {b}")
+        check_number("b", b, least=0, below=math.inf)

@@ -1,15 +1,15 @@
-"""Shared heads and their loss, against simulation, PyTorch's cross-entropy and PyTorch's shuffle."""
+"""Permutations, shared heads and their first loss, against PyTorch's shuffle and simulation."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from attention.tied_embedding.seeded_inputs import generator, normal
 from opinfo import as_users_call
-from torch import Tensor, nn
+from torch import nn
 
 from kexue_lib.attention.core import DecoderLM, LMConfig
 from kexue_lib.attention.tied_embedding import (
@@ -19,7 +19,6 @@ from kexue_lib.attention.tied_embedding import (
     channel_shuffle,
     expected_initial_loss,
     half_swap,
-    linear_cross_entropy,
     recommended_std,
 )
 
@@ -27,145 +26,7 @@ SCHEMES = ("tied", "scaled", "swap", "shuffle", "orthogonal", "untied")
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
-
-
-# -- the loss ---------------------------------------------------------------------------------------------------------
-
-
-def plain(hidden, weight, targets, bias=None, scale=1.0, ignore_index=-100, reduction="mean", z_loss=0.0) -> Tensor:
-    logits = scale * (hidden @ weight.T) + (0 if bias is None else bias)
-    each = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignore_index, reduction="none")
-    counted = targets.flatten() != ignore_index
-    each = each + z_loss * logits.logsumexp(-1).flatten().square() * counted
-    if reduction == "none":
-        return each.view(targets.shape)
-    return each.sum() / (counted.sum().clamp(min=1) if reduction == "mean" else 1)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("chunk_size", [1, 5, 14, 1000])
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
-@pytest.mark.parametrize("biased", [False, True])
-def test_loss_and_gradients_are_those_of_all_logits(reduction: str, chunk_size: int, z_loss: float, biased: bool):
-    leaves = [normal(2, 7, 6), normal(11, 6, seed=2), normal(11, seed=3)][: 2 + biased]
-    targets = torch.randint(0, 11, (2, 7), generator=generator())
-    targets[0, 2:4] = -100
-    options = {"scale": 0.7, "reduction": reduction, "z_loss": z_loss}
-    results = []
-    for function, more in ((linear_cross_entropy, {"chunk_size": chunk_size}), (plain, {})):
-        h, w, *b = (t.clone().requires_grad_() for t in leaves)
-        out = function(h, w, targets, bias=b[0] if biased else None, **options, **more)
-        weights = normal(*out.shape, seed=9) if reduction == "none" else torch.tensor(1.7, dtype=torch.float64)
-        results.append([out.detach(), *torch.autograd.grad((out * weights).sum(), [h, w, *b])])
-    for actual, expected in zip(*results):
-        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
-
-
-def test_only_what_is_needed_is_differentiated():
-    targets = torch.tensor([0, 1, 2])
-    for needs in itertools.product((False, True), repeat=2):
-        h, w = normal(3, 4).requires_grad_(needs[0]), normal(5, 4).requires_grad_(needs[1])
-        out = linear_cross_entropy(h, w, targets)
-        assert out.requires_grad == any(needs)
-        if any(needs):
-            out.backward()
-        assert (h.grad is not None, w.grad is not None) == needs
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_ignored_rows_leave_no_trace(reduction: str):
-    h, w = normal(4, 3).requires_grad_(), normal(5, 3).requires_grad_()
-    with torch.no_grad():
-        h[1] = math.nan
-        h[2] = math.inf
-    targets = torch.tensor([1, 9, 9, 4])
-    out = linear_cross_entropy(h, w, targets, ignore_index=9, reduction=reduction)
-    out.sum().backward()
-    assert h.grad[1:3].eq(0).all()
-    assert w.grad.isfinite().all()
-    ignored = linear_cross_entropy(h, w, torch.full((4,), 9), ignore_index=9, reduction=reduction)
-    assert ignored.eq(0).all()
-    grads = torch.autograd.grad(ignored.sum(), (h, w))
-    assert all(g.eq(0).all() for g in grads)
-    empty = linear_cross_entropy(normal(0, 3), w, torch.zeros(0, dtype=torch.long), reduction="sum")
-    assert empty.item() == 0
-
-
-def test_half_precision_accumulates_in_float32():
-    hidden, weight = torch.randn(300, 32, generator=generator()), torch.randn(999, 32, generator=generator(1)) / 6
-    targets = torch.randint(0, 999, (300,), generator=generator(2))
-    h, w = (t.bfloat16().requires_grad_() for t in (hidden, weight))
-    exact = [t.detach().double().requires_grad_() for t in (h, w)]
-    out, expected = linear_cross_entropy(h, w, targets, chunk_size=7), plain(*exact, targets)
-    assert out.dtype == torch.float32
-    assert out.item() == pytest.approx(expected.item(), rel=2e-3)
-    for actual, wanted in zip(torch.autograd.grad(out, (h, w)), torch.autograd.grad(expected, exact)):
-        assert actual.dtype == torch.bfloat16
-        assert (actual.double() - wanted).norm() < 0.01 * wanted.norm()
-
-
-def test_huge_logits_overflow_nothing():
-    h, w = torch.tensor([[1e4, -1e4]]).requires_grad_(), torch.tensor([[1e3, 0.0], [0.0, 1e3], [0.0, 0.0]])
-    out = linear_cross_entropy(h, w, torch.tensor([1]))
-    assert out.item() == 2e7
-    assert torch.equal(torch.autograd.grad(out, h)[0], torch.tensor([[1e3, -1e3]]))
-
-
-def test_second_derivative_is_refused():
-    h = normal(3, 4).requires_grad_()
-    (grad,) = torch.autograd.grad(linear_cross_entropy(h, normal(5, 4), torch.tensor([0, 1, 2])), h, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(grad.sum(), h)
-
-
-def test_a_chunk_of_logits_is_all_that_is_held():
-    """Peak of tensors alive during forward and backward, counted by the profiler, against all logits."""
-    rows, n, d, chunk = 1024, 8192, 16, 64
-    h, w = torch.randn(rows, d, requires_grad=True), torch.randn(n, d, requires_grad=True)
-    targets = torch.randint(0, n, (rows,))
-    peaks = []
-    for loss in (
-        lambda: linear_cross_entropy(h, w, targets, chunk_size=chunk),
-        lambda: F.cross_entropy(h @ w.T, targets),
-    ):
-        with torch.profiler.profile(profile_memory=True) as profile:
-            loss().backward()
-        h.grad = w.grad = None
-        level = highest = 0
-        for event in profile.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                level += event.nbytes()
-                highest = max(highest, level)
-        peaks.append(highest)
-    assert peaks[0] < 4 * (chunk * n + n * d + rows * d) * 3
-    assert peaks[0] < 0.15 * peaks[1]
-
-
-def test_loss_names_what_is_wrong():
-    h, w, t = normal(2, 3), normal(4, 3), torch.tensor([0, 1])
-    with as_users_call():
-        for error, name, call in (
-            (TypeError, "targets", lambda: linear_cross_entropy(h, w, t.double())),
-            (TypeError, "weight", lambda: linear_cross_entropy(h, w.float(), t)),
-            (ValueError, "targets", lambda: linear_cross_entropy(h, w, t[:1])),
-            (ValueError, "targets: 4", lambda: linear_cross_entropy(h, w, torch.tensor([0, 4]))),
-            (ValueError, "targets: -1", lambda: linear_cross_entropy(h, w, torch.tensor([0, -1]))),
-            (ValueError, "weight", lambda: linear_cross_entropy(h, w[:, :2], t)),
-            (ValueError, "bias", lambda: linear_cross_entropy(h, w, t, bias=normal(3))),
-            (ValueError, "chunk_size", lambda: linear_cross_entropy(h, w, t, chunk_size=0)),
-            (ValueError, "reduction", lambda: linear_cross_entropy(h, w, t, reduction="max")),
-        ):
-            with pytest.raises(error, match=f"^{name}"):
-                call()
-
-
-# -- permutations -----------------------------------------------------------------------------------------------------
+# -- permutations ------------------------------------------------------------------------------------------------------
 
 
 def test_swap_is_its_own_inverse_in_every_dimension():
@@ -187,7 +48,7 @@ def test_shuffle_is_pytorchs_and_leaves_the_channels_that_the_formula_says(d: in
         assert torch.equal(channel_shuffle(x.T.contiguous(), g, 0), channel_shuffle(x, g).T)
 
 
-# -- heads ------------------------------------------------------------------------------------------------------------
+# -- heads -------------------------------------------------------------------------------------------------------------
 
 
 @every_scheme
@@ -268,7 +129,7 @@ def test_factorised_embedding(scheme: str):
     torch.testing.assert_close(layer.attend(hidden), hidden @ back.T @ layer.embedding.weight.T)
 
 
-# -- initial loss -----------------------------------------------------------------------------------------------------
+# -- initial loss ------------------------------------------------------------------------------------------------------
 
 
 def simulated(n: int, d: int, std: float, scheme: str, repeat: float = 0.0) -> float:
