@@ -59,7 +59,7 @@ def test_set_up_cells_install_from_the_tag_or_say_how_to_get_the_library(copy):
         for path in sorted(copy.glob("chapters/*/*.ipynb")):
             cell = notebooks.source(notebooks.code_cells(notebooks.read(path))[0])
             assert words in cell
-            assert ("subprocess" in cell) == (state is OURS)
+            assert ('"install", "-q"' in cell) == (state is OURS)
             assert max(map(len, cell.splitlines())) <= 100
             ast.parse(cell)
 
