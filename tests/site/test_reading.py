@@ -162,6 +162,20 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def test_tables_keep_their_headings_and_cards_have_none(site: Path):
+    page = (site / f"{CHAPTER}.html").read_text(encoding="utf-8")
+    card, *_, _ = page.split("</table>")
+    assert "Run time" in card
+    assert "<thead" not in card
+    measured = next(part for part in page.split("</table>") if "time, × " in part)
+    assert "<thead" in measured
+    assert "display: none" not in "".join(line for line in _css(site) if "thead" in line)
+
+
+def _css(site: Path) -> list[str]:
+    return (site / "_static" / "book.css").read_text(encoding="utf-8").splitlines()
+
+
 def test_entrance_and_lost_page(site: Path):
     entrance, lost = ((site / name).read_text(encoding="utf-8") for name in ("index.html", "404.html"))
     for page in (entrance, lost):

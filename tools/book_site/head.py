@@ -111,6 +111,18 @@ def warn_of_silent_images(app: Sphinx, doctree: nodes.document) -> None:
             )
 
 
+def drop_empty_heads(app: Sphinx, doctree: nodes.document) -> None:
+    """Remove the row of headings that Markdown asks of a table which has none, such as a chapter's card.
+
+    Args:
+        app: Sphinx.
+        doctree: a page that was just read.
+    """
+    for head in list(doctree.findall(nodes.thead)):
+        if not head.astext().strip() and next(head.findall(nodes.image), None) is None:
+            head.parent.remove(head)
+
+
 def _with_size(tag: re.Match[str], root: Path, files: dict[str, str]) -> str:
     """Let a figure load when the reader comes near it, and keep its place free until then."""
     start = f'<img loading="lazy" decoding="async"{tag[1]}'
@@ -159,4 +171,5 @@ def setup(app: Sphinx) -> None:
     app.add_transform(LocalBadges)
     app.connect("config-inited", complete_config, priority=100)
     app.connect("doctree-read", warn_of_silent_images)
+    app.connect("doctree-read", drop_empty_heads)
     app.connect("html-page-context", add_page_tags, priority=900)
