@@ -6,6 +6,7 @@ they stand, where calling the constructors would collect, cancel and reorder.
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,7 +110,7 @@ def _built(head: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     if issubclass(head, sp.Mul) and len(arguments) > 2 and arguments[0].is_Number and arguments[1].is_Number:
         arguments = [arguments[0] * arguments[1], *arguments[2:]]  # srepr takes the sign of a coefficient apart
     if issubclass(head, (sp.Add, sp.Mul)):
-        return head._from_args(tuple(arguments))
+        return _in_order(head, tuple(arguments))
     if issubclass(head, (ForEvery, Recurrence)):
         return head(*arguments)
     if issubclass(head, (sp.Pow, Relational, BooleanFunction)) and not keywords:
@@ -121,3 +122,14 @@ def _built(head: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     if issubclass(head, sp.MatPow) and not issubclass(head, sp.Inverse):
         return head(*arguments, evaluate=False)
     return head(*arguments, **keywords)
+
+
+def _in_order(head: Any, arguments: tuple[Any, ...]) -> Any:
+    """The sum or product of these arguments, in SymPy's own order where calling it would do no more than sort.
+
+    The text has them as they are printed, and what SymPy can prove (an integral, say) depends on their order.
+    """
+    called = head(*arguments)
+    if isinstance(called, head) and Counter(called.args) == Counter(arguments):
+        return called
+    return head._from_args(arguments)

@@ -189,6 +189,10 @@ def test_form_is_read_back_to_the_same_statement(statement, given):
     assert form.write(again, conditions) == text
     assert sp.srepr(again) == sp.srepr(statement)
 
+def test_form_keeps_the_order_of_factors_and_terms():
+    statement = sp.Eq(sp.exp(-(x**2)) * (2 * a**2) ** (-n / 2) / sp.gamma(n / 2), sp.sqrt(2) * a - n, evaluate=False)
+    assert form.read(form.write(statement, ()))[0] == statement  # the same text may be printed of several orders
+
 
 @pytest.mark.parametrize(
     "text",
