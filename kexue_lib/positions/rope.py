@@ -18,13 +18,14 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_broadcast, check_dtype, check_integer, check_number, check_one_of, check_shape
 
 __all__ = [
     "RotaryEmbedding",
     "apply_rotary",
     "cos_sin",
     "inverse_frequencies",
+    "keep_layout",
     "layout_permutation",
     "log_length_scale",
 ]
@@ -201,7 +202,8 @@ def apply_rotary(
         float32 and rounded once.
 
     Raises:
-        ValueError: the rotary dimension ``2 * pairs`` exceeds d, or an unknown ``layout``.
+        ValueError: the rotary dimension ``2 * pairs`` exceeds d, a table that does not broadcast to ``x``, or an
+            unknown ``layout``.
 
     Cost: one read and one write of ``x``; the table is shared by the heads. The gradient is the inverse rotation
     and keeps nothing of ``x``. Source: arXiv 2104.09864, eq. 34.
@@ -214,6 +216,8 @@ def apply_rotary(
     rotary_dim = 2 * cos.shape[-1]
     if rotary_dim > x.shape[-1]:
         raise ValueError(f"cos: got rotary dimension {rotary_dim}, expected at most {x.shape[-1]}, the width of x")
+    for name, table in (("cos", cos), ("sin", sin)):
+        check_broadcast(name, table[..., :1], (*x.shape[:-1], 1), "x, last dimension aside")
     work = torch.promote_types(x.dtype, torch.float32)
     cos, sin = cos.to(work), sin.to(work)
     if inverse:
@@ -255,6 +259,33 @@ def layout_permutation(
     shape = (rotary_dim // 2, 2) if source == "interleaved" else (2, rotary_dim // 2)
     index[:rotary_dim] = index[:rotary_dim].view(shape).T.reshape(-1)
     return index
+
+
+def keep_layout(module: nn.Module) -> None:
+    """Write ``module.config.rope_layout`` beside the weights of an attention module, and check it at loading.
+
+    The names and shapes of the weights are the same in both layouts, the function is not. The layout travels in the
+    metadata of ``state_dict()``; weights without any are taken as they are.
+
+    Args:
+        module: with queries, keys and a ``config``.
+    """
+    module.register_state_dict_post_hook(_write_layout)
+    module.register_load_state_dict_pre_hook(_check_layout)
+
+
+def _write_layout(module: nn.Module, _state: dict, _prefix: str, metadata: dict) -> None:
+    metadata["rope_layout"] = module.config.rope_layout
+
+
+def _check_layout(module, _state, prefix: str, metadata: dict, _strict, _missing, _unexpected, errors: list) -> None:
+    own, theirs = module.config.rope_layout, metadata.get("rope_layout", module.config.rope_layout)
+    if own != theirs:
+        where = prefix.rstrip(".") or type(module).__name__
+        errors.append(
+            f"{where}: got weights of rope_layout {theirs!r}, expected {own!r}: set it in the config, or permute the "
+            "rows of q and k by kexue_lib.positions.rope.layout_permutation"
+        )
 
 
 def log_length_scale(positions: Tensor, train_length: int, *, clip: bool = True) -> Float[Tensor, "*shape"]:
@@ -329,7 +360,7 @@ class RotaryEmbedding(nn.Module):
         check_integer("rotary_dim", self.rotary_dim, 2, dim, most_is="dim", even=True)
         check_one_of("layout", layout, _LAYOUTS)
         if inv_freq is None:
-            inv_freq = inverse_frequencies(self.rotary_dim, base)
+            inv_freq = inverse_frequencies(self.rotary_dim, base, device="cpu")  # also under torch.device("meta")
         check_shape("inv_freq", inv_freq, (self.rotary_dim // 2,))
         self.inv_freq = inv_freq.detach().to(device="cpu", dtype=torch.float64)
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -341,8 +372,10 @@ class RotaryEmbedding(nn.Module):
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < length:
             size = max(length, 2 * len(table[0]) if table else 256)
-            cos, sin = cos_sin(torch.arange(size), self.inv_freq, dtype=torch.float64)
-            table = tuple((t * self.attention_factor).to(device=device, dtype=dtype) for t in (cos, sin))
+            with torch.inference_mode(False):  # what is made there could not be used in training later
+                positions = torch.arange(size, device=self.inv_freq.device)
+                cos, sin = cos_sin(positions, self.inv_freq, dtype=torch.float64)
+                table = tuple((t * self.attention_factor).to(device=device, dtype=dtype) for t in (cos, sin))
             self._tables[device, dtype] = table
         return table
 
@@ -375,10 +408,9 @@ class RotaryEmbedding(nn.Module):
             Rotated vectors, the shape and dtype of ``x``.
 
         Raises:
-            ValueError: ``positions`` do not end in n.
+            ValueError: ``positions`` of another shape.
         """
-        if positions.shape[-1] not in (1, x.shape[-2]):
-            raise ValueError(f"positions: got shape {tuple(positions.shape)}, expected (..., {x.shape[-2]}) as x has")
+        check_broadcast("positions", positions, (*x.shape[:-3], x.shape[-2]), "the batch and the length of x")
         cos, sin = self.table(positions, torch.promote_types(x.dtype, torch.float32))
         if positions.ndim > 1:  # (batch, n, pairs) -> (batch, 1, n, pairs): all heads share the table
             cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)

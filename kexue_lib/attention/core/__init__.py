@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from kexue_lib._arguments import check_integer
 from kexue_lib.attention.core._attention import attention, causal_mask, prefix_mask, segment_mask
 from kexue_lib.attention.core._blocks import (
     AttentionFactory,
@@ -28,6 +27,8 @@ from kexue_lib.attention.core._blocks import (
     make_norm,
 )
 from kexue_lib.attention.core._cache import Cache, LayerCache
+from kexue_lib.attention.core._checks import check_forward, check_generation
+from kexue_lib.attention.core._llama import llama_weights
 from kexue_lib.attention.core._lookup_task import lookup_accuracy, lookup_batches
 from kexue_lib.attention.core._sampling import sample, truncate_log_probs
 from kexue_lib.positions.rope import RotaryEmbedding
@@ -45,6 +46,7 @@ __all__ = [
     "Unrotated",
     "attention",
     "causal_mask",
+    "llama_weights",
     "lookup_accuracy",
     "lookup_batches",
     "make_norm",
@@ -95,12 +97,23 @@ class DecoderLM(nn.Module):
         self.norm = make_norm(config)
         self.output_transform = nn.Identity() if output_transform is None else output_transform
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_embedding:
-            self.head.weight = self.embedding.weight
+        self._tie()
+        # Loading with assign=True and moving from the meta device put new parameters in the place of the shared one.
+        self.register_load_state_dict_post_hook(_tie)
         self._initialise(generator)
         if position is None and config.positions == "rope":
-            position = RotaryEmbedding(config.width, config.rope_base, rotary_dim=config.rope_dim)
+            position = RotaryEmbedding(config.width, config.rope_base, rotary_dim=config.rope_dim,
+                                       layout=config.rope_layout)  # fmt: skip
         self.position = Unrotated() if position is None else position
+
+    def _tie(self) -> None:
+        if self.config.tie_embedding:
+            self.head.weight = self.embedding.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DecoderLM:
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
 
     @property
     def position(self) -> Any:
@@ -134,10 +147,11 @@ class DecoderLM(nn.Module):
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch L"],
+        tokens: Integer[Tensor, "batch L"],
         *,
         positions: Int[Tensor, "..."] | None = None,
         mask: Tensor | None = None,
+        causal: bool | None = None,
         cache: Cache | None = None,
         return_hidden: bool = False,
         last_only: bool = False,
@@ -146,9 +160,10 @@ class DecoderLM(nn.Module):
 
         Args:
             tokens: ids ``(B, L)``.
-            positions: ``(L,)`` or ``(B, L)``; default: go on from the cache.
-            mask: boolean ``(L, S)`` or ``(B, 1, L, S)``, True where visible. Without a cache it replaces the causal
-                mask (prefix-LM); with one it is combined with it.
+            positions: ``(L,)`` or ``(B, L)``; default: go on from the last position of each row of the cache.
+            mask: boolean ``(L, S)``, ``(B, 1, L, S)`` or ``(B, H, L, S)``, True where visible; what ``causal`` hides
+                stays hidden. A padding mask ``(B, S)`` is given as ``mask[:, None, None]``.
+            causal: whether later tokens are hidden; default ``config.causal``. A prefix-LM says False beside its mask.
             cache: from :meth:`new_cache`; the tokens are appended.
             return_hidden: return what the head would be applied to.
             last_only: only the last position; the head is not applied to the others.
@@ -157,17 +172,16 @@ class DecoderLM(nn.Module):
             ``(B, L, V)``, or ``(B, 1, V)`` with ``last_only``; ``d_model`` in place of V with ``return_hidden``.
 
         Raises:
-            ValueError: more tokens than the cache or the learned positions hold.
+            TypeError: ``mask`` is not boolean.
+            ValueError: more tokens than the cache or the learned positions hold, a token outside of the vocabulary
+                (looked at on the CPU only), ``tokens``, ``positions`` or a ``mask`` of another shape.
         """
-        B, L = tokens.shape
-        start = 0 if cache is None else cache.length
+        check_forward(tokens, positions, mask, self.config, 0 if cache is None else cache.length)
         if positions is None:
-            positions = torch.arange(start, start + L, device=tokens.device)
-        k_positions = positions
-        if cache is not None:
-            (stored,) = cache.positions.append(positions.expand(B, L)[..., None])
-            k_positions = stored[..., 0] if positions.ndim > 1 else stored[0, :, 0]
-        causal = self.config.causal and (mask is None or cache is not None)
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            positions = positions if cache is None else cache.next_positions() + positions
+        k_positions = positions if cache is None else cache.append_positions(positions)
+        causal = self.config.causal if causal is None else causal
         x = self._embedded(tokens, positions)
         for i, block in enumerate(self.blocks):
             options = {"positions": positions, "mask": mask, "causal": causal}
@@ -179,7 +193,7 @@ class DecoderLM(nn.Module):
         return x if return_hidden else self.head(x)
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        x, config = self.embedding(tokens), self.config
+        x, config = self.embedding(tokens.long()), self.config
         if self.position_embedding is not None:
             if tokens.shape[1] > config.max_len:
                 raise ValueError(f"tokens: got {tokens.shape[1]} of them, expected at most max_len = {config.max_len}")
@@ -190,19 +204,21 @@ class DecoderLM(nn.Module):
 
     def loss(
         self,
-        tokens: Int[Tensor, "batch L"],
+        tokens: Integer[Tensor, "batch L"],
         targets: Int[Tensor, "batch L_out"] | None = None,
         *,
         weights: Float[Tensor, "batch L_out"] | None = None,
         mask: Tensor | None = None,
+        causal: bool | None = None,
     ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy in nats per token.
 
         Args:
             tokens: ids ``(B, L)``.
-            targets: ids to predict; default: the next tokens, so that L − 1 positions count.
-            weights: of the targets, at least 0; normalised by their sum.
-            mask: as in :meth:`forward`.
+            targets: ids to predict, −100 for none; default: the next tokens, so that L − 1 positions count.
+            weights: of the targets, at least 0; normalised by their sum over the targets that count.
+            mask: as in :meth:`forward`, for the tokens that are read: L − 1 of them without ``targets``.
+            causal: as in :meth:`forward`.
 
         Returns:
             Scalar in float32 or better.
@@ -212,11 +228,11 @@ class DecoderLM(nn.Module):
         """
         if targets is None:
             tokens, targets = tokens[:, :-1], tokens[:, 1:]
-        logits = self(tokens, mask=mask)
+        logits = self(tokens, mask=mask, causal=causal)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if weights is None:
             return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        total = weights.sum()
+        total = weights[targets != -100].sum()
         if not total > 0:
             raise ValueError("weights: got a sum of zero, expected at least one positive weight")
         each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -250,7 +266,7 @@ class DecoderLM(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        prompt: Int[Tensor, "batch L"],
+        prompt: Integer[Tensor, "batch L"],
         max_new_tokens: int,
         *,
         temperature: float = 0.0,
@@ -260,12 +276,13 @@ class DecoderLM(nn.Module):
         use_cache: bool = True,
         logits_processor: Callable[[Tensor, Tensor], Tensor] | None = None,
         prompt_lengths: Int[Tensor, " batch"] | None = None,
+        padding: Literal["right", "left"] = "right",
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "batch L_new"]:
         """Return the prompt and tokens drawn after it.
 
         Args:
-            prompt: ids ``(B, L)``.
+            prompt: ids ``(B, L)``, of any integer dtype, at least one in a row.
             max_new_tokens: tokens to draw.
             temperature: 0 takes the most probable token.
             top_k: draw among the k most probable.
@@ -273,30 +290,30 @@ class DecoderLM(nn.Module):
             eos: a row that drew it is finished and filled with it; generation ends when all rows are.
             use_cache: one prefill, then one token a step; else the whole sequence at every step. Same result.
             logits_processor: ``(tokens, logits) -> logits``, after the temperature and before ``top_k``, ``top_p``.
-            prompt_lengths: real tokens of each right-padded prompt; the padding is never attended to, and the new
-                tokens of a row take the positions after its real ones.
+            prompt_lengths: real tokens of each padded prompt; the padding is never attended to, and the new tokens of
+                a row take the positions after its real ones.
+            padding: the side of the prompts on which it stands.
             generator: source of randomness.
 
         Returns:
-            ``(B, L + max_new_tokens)``; new tokens start at column L.
+            ``(B, L + max_new_tokens)`` int64; new tokens start at column L.
 
         Raises:
-            ValueError: ``max_new_tokens`` < 0, ``prompt_lengths`` outside 1…L or with a model that cannot skip
-                padding, or a prompt that with the new tokens exceeds ``max_len``.
+            TypeError: ``prompt``, ``eos`` or another option of the wrong type.
+            ValueError: an empty prompt, a token outside of the vocabulary, ``max_new_tokens`` or ``temperature`` < 0,
+                ``top_k``, ``top_p`` or ``eos`` out of range, ``prompt_lengths`` outside 1…L or with a model that
+                cannot skip padding, or a prompt that with the new tokens exceeds ``max_len``.
         """
-        B, L = prompt.shape
-        self._check_generation(L, max_new_tokens, prompt_lengths)
-        total, device = L + max_new_tokens, prompt.device
-        columns = torch.arange(total, device=device)
-        positions, visible = columns, None
-        if prompt_lengths is not None:
-            lengths = prompt_lengths.to(device)[:, None]
-            positions = torch.where(columns < L, columns, columns - L + lengths)  # (B, total)
-            visible = ((columns < lengths) | (columns >= L))[:, None, None, :]  # (B, 1, 1, total)
-        cache = self.new_cache(B, total) if use_cache else None
-        tokens, finished = prompt, torch.zeros(B, dtype=torch.bool, device=device)
+        check_generation(prompt, self.config, self.position, new=max_new_tokens, temperature=temperature, top_k=top_k,
+                         top_p=top_p, eos=eos, lengths=prompt_lengths, padding=padding)  # fmt: skip
+        tokens = prompt = prompt.long()
+        total, device = prompt.shape[1] + max_new_tokens, prompt.device
+        positions, visible = _columns(prompt.shape[1], total, prompt_lengths, padding, device)
+        cache = self.new_cache(len(prompt), total) if use_cache else None
+        finished = torch.zeros(len(prompt), dtype=torch.bool, device=device)
         for step in range(max_new_tokens):
-            logits = self._next_logits(tokens, positions, visible, cache, step, prompt_lengths)
+            ends = prompt_lengths if step == 0 and padding == "right" else None
+            logits = self._next_logits(tokens, positions, visible, cache, ends)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             if temperature > 0:
                 logits = logits / temperature
@@ -314,44 +331,21 @@ class DecoderLM(nn.Module):
         return tokens
 
     def _next_logits(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        visible: Tensor | None,
-        cache: Cache | None,
-        step: int,
-        prompt_lengths: Tensor | None,
+        self, tokens: Tensor, positions: Tensor, visible: Tensor | None, cache: Cache | None, ends: Tensor | None
     ) -> Tensor:
-        """Logits ``(B, V)`` of the token after each row's last real one."""
+        """Logits ``(B, V)`` of the token after each row's last real one: the last column, or the ``ends``-th."""
         length = tokens.shape[1]
         start = 0 if cache is None else cache.length
-        mask = None if visible is None else visible[..., :length]
-        if mask is not None and cache is None:  # without a cache a mask replaces the causal one
-            mask = mask & causal_mask(length, device=tokens.device)
-        padded_prefill = prompt_lengths is not None and step == 0
         logits = self(
             tokens[:, start:],
             positions=positions[..., start:length],
-            mask=mask,
+            mask=None if visible is None else visible[..., :length],
             cache=cache,
-            last_only=not padded_prefill,
+            last_only=ends is None,
         )
-        if padded_prefill:  # the last real token of each row is not in the last column
-            return logits[torch.arange(len(logits), device=logits.device), prompt_lengths.to(logits.device) - 1]
-        return logits[:, -1]
-
-    def _check_generation(self, L: int, new: int, prompt_lengths: Tensor | None) -> None:
-        check_integer("max_new_tokens", new, 0)
-        limit = self.config.max_len
-        if limit is not None and L + new > limit:
-            raise ValueError(f"max_new_tokens: got {new} after {L} tokens, expected max_len = {limit} in all")
-        if prompt_lengths is None:
-            return
-        if ((prompt_lengths < 1) | (prompt_lengths > L)).any():
-            raise ValueError(f"prompt_lengths: got {prompt_lengths.tolist()}, expected 1 to {L}")
-        if self.config.conv_width or hasattr(self.position, "attend"):
-            what = "a convolution" if self.config.conv_width else "a position object with attend"
-            raise ValueError(f"prompt_lengths: got lengths with {what}, which would see the padding; expected None")
+        if ends is None:
+            return logits[:, -1]
+        return logits[torch.arange(len(logits), device=logits.device), ends.to(logits.device) - 1]
 
     def num_parameters(self, *, embedding: bool = True) -> int:
         """Return the number of parameters; shared ones count once.
@@ -365,6 +359,24 @@ class DecoderLM(nn.Module):
                 if module is not None:
                     parameters.pop(id(module.weight))
         return sum(p.numel() for p in parameters.values())
+
+
+def _tie(model: DecoderLM, _: Any) -> None:
+    model._tie()
+
+
+def _columns(
+    L: int, total: int, lengths: Tensor | None, padding: str, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Positions ``(total,)`` or ``(B, total)`` of prompts and new tokens, and which columns hold a token."""
+    columns = torch.arange(total, device=device)
+    if lengths is None:
+        return columns, None
+    padded = L - lengths.to(device)[:, None]
+    new = columns >= L
+    if padding == "left":
+        return (columns - padded).clamp(min=0), (columns >= padded)[:, None, None]
+    return torch.where(new, columns - padded, columns), (new | (columns < L - padded))[:, None, None]
 
 
 def _sinusoidal(positions: Tensor, d_model: int) -> Tensor:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kexue_lib._arguments import check_integer
+from kexue_lib._arguments import check_integer, check_one_of
 from kexue_lib.attention.core._attention import attention
 from kexue_lib.attention.core._cache import LayerCache
-from kexue_lib.positions.rope import log_length_scale
+from kexue_lib.positions.rope import keep_layout, log_length_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class LMConfig:
         positions: how positions enter.
         rope_base: base of the rotary frequencies.
         rope_dim: rotated channels of a head; default all.
+        rope_layout: which channels form a pair, see :mod:`kexue_lib.positions.rope`. Weights say which they were
+            trained with, and weights of the other layout are refused at loading.
         max_len: longest sequence; needed by ``"learned"``.
         norm: kind of normalisation.
         norm_eps: added to variances.
@@ -65,6 +67,7 @@ class LMConfig:
     positions: Literal["rope", "none", "learned", "sinusoidal", "alibi"] = "rope"
     rope_base: float = 10000.0
     rope_dim: int | None = None
+    rope_layout: Literal["half", "interleaved"] = "half"
     max_len: int | None = None
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_eps: float = 1e-6
@@ -94,6 +97,7 @@ class LMConfig:
         if self.positions == "learned" and self.max_len is None:
             raise ValueError("max_len: got None, expected an integer with positions='learned'")
         check_integer("conv_width", self.conv_width, 0)
+        check_one_of("rope_layout", self.rope_layout, ("half", "interleaved"))
 
     @property
     def width(self) -> int:
@@ -150,6 +154,8 @@ class SelfAttention(nn.Module):
         self.q_norm = nn.RMSNorm(width, eps=c.norm_eps) if c.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(width, eps=c.norm_eps) if c.qk_norm else nn.Identity()
         self.position: Any = Unrotated()
+        if config.positions == "rope":
+            keep_layout(self)
 
     def cache_shapes(self, batch: int, max_len: int) -> list[tuple[int, ...]]:
         """Return the shapes of the buffers that a cache of this layer needs.

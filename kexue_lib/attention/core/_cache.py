@@ -51,6 +51,8 @@ class LayerCache:
 
         Raises:
             ValueError: the tokens do not fit; nothing is written then.
+
+        Cost: the new tokens are written in place; where gradients flow through them, the buffer is copied.
         """
         count = new[0].shape[-2]
         end = self.length + count
@@ -58,8 +60,13 @@ class LayerCache:
             raise ValueError(
                 f"cache: got length {self.length} + {count} tokens, expected at most max_len {self.max_len}"
             )
-        for buffer, tokens in zip(self.buffers, new):
-            buffer[..., self.length : end, :] = tokens
+        for i, (buffer, tokens) in enumerate(zip(self.buffers, new)):
+            if torch.is_grad_enabled() and (buffer.requires_grad or tokens.requires_grad):
+                # Written in place, the buffer would change under the backward pass of the tokens before.
+                parts = [buffer[..., : self.length, :], tokens.to(buffer.dtype), buffer[..., end:, :]]
+                self.buffers[i] = torch.cat(parts, dim=-2)
+            else:
+                buffer[..., self.length : end, :] = tokens
         self.length = end
         return tuple(buffer[..., :end, :] for buffer in self.buffers)
 
@@ -119,6 +126,28 @@ class Cache:
     ):
         self.layers, self.convolutions = list(layers), list(convolutions)
         self.positions = LayerCache([(batch, max_len, 1)], dtype=torch.int64, device=device)
+        self._by_row = False  # whether rows have positions of their own
+
+    def append_positions(self, positions: Int[Tensor, "*batch L"]) -> Int[Tensor, "*batch S"]:
+        """Store the positions of new tokens and return those of all.
+
+        Args:
+            positions: ``(L,)`` where all rows have the same, else ``(batch, L)``.
+
+        Returns:
+            ``(S,)`` while all rows have had the same, else ``(batch, S)``.
+        """
+        (stored,) = self.positions.append(positions.expand(len(self.positions.buffers[0]), -1)[..., None])
+        self._by_row = self._by_row or positions.ndim > 1
+        return stored[..., 0] if self._by_row else stored[0, :, 0]
+
+    def next_positions(self) -> Int[Tensor, "*batch 1"]:
+        """Return one more than the last position, ``(1,)`` or ``(batch, 1)``; 0 for an empty cache."""
+        (stored,) = self.positions.buffers
+        if not self.length:
+            return stored.new_zeros(1)
+        last = stored[:, self.length - 1] + 1
+        return last if self._by_row else last[0]
 
     @property
     def _parts(self) -> list[LayerCache]:
@@ -149,6 +178,7 @@ class Cache:
         """
         for part in self._parts:
             part.truncate(n)
+        self._by_row = self._by_row and n > 0
 
     def reorder(self, index: Int[Tensor, " rows"]) -> None:
         """Take rows of the batch in every layer.
@@ -164,5 +194,5 @@ class Cache:
         copy = object.__new__(Cache)
         copy.layers = [layer.clone() for layer in self.layers]
         copy.convolutions = [c.clone() if c is not None else None for c in self.convolutions]
-        copy.positions = self.positions.clone()
+        copy.positions, copy._by_row = self.positions.clone(), self._by_row
         return copy

@@ -116,7 +116,8 @@ class Seq2Seq(nn.Module):
             logits = self.decoder(inputs, memory=self._memory(source))
             return _cross_entropy(logits, target)
         tokens = torch.cat([source, target[:, :-1]], dim=1)
-        hidden = self.decoder(tokens, mask=self._mask(P, P + T - 1, source.device), return_hidden=True)
+        mask = self._mask(P, P + T - 1, source.device)
+        hidden = self.decoder(tokens, mask=mask, causal=mask is None, return_hidden=True)
         if source_loss:
             return _cross_entropy(self.decoder.head(hidden), torch.cat([source[:, 1:], target], dim=1))
         return _cross_entropy(self.decoder.head(hidden[:, P - 1 :]), target)
@@ -161,7 +162,7 @@ class Seq2Seq(nn.Module):
         causal = causal_mask(L, device=device)
         backwards = causal.clone()
         backwards[:P, :P] = causal[:P, :P].mT
-        return torch.stack([causal, backwards]).repeat_interleave(self.config.base.n_heads // 2, 0)
+        return torch.stack([causal, backwards]).repeat_interleave(self.config.base.n_heads // 2, 0)[None]
 
     def _memory(self, source: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the encoded source for each layer of the decoder."""
@@ -252,8 +253,7 @@ class CrossDecoder(DecoderLM):
             embedding: of the same size.
         """
         self.embedding = embedding
-        if self.config.tie_embedding:
-            self.head.weight = embedding.weight
+        self._tie()
 
     def forward(
         self,
@@ -266,12 +266,11 @@ class CrossDecoder(DecoderLM):
         last_only: bool = False,
     ) -> Float[Tensor, "batch L_out vocab"]:
         """Return logits; ``memory`` are the source's keys and values for each layer, the others as in ``DecoderLM``."""
-        B, L = tokens.shape
-        start = 0 if cache is None else cache.length
+        start, L = 0 if cache is None else cache.length, tokens.shape[1]
         positions = torch.arange(start, start + L, device=tokens.device) if positions is None else positions
         seen = positions
         if cache is not None:
-            seen = cache.positions.append(positions.expand(B, L)[..., None])[0][0, :, 0]
+            seen = cache.append_positions(positions)
         x = self._embedded(tokens, positions)
         for i, block in enumerate(self.blocks):
             layer, conv = (None, None) if cache is None else (cache.layers[i], cache.convolutions[i])

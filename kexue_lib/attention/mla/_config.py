@@ -25,6 +25,8 @@ class AttentionConfig:
         rope_dim: MLA: extra rotary channels d_r shared by all heads, default d_k // 2. Others: channels that are
             rotated, the first ones of each head, default d_k. 0 is no rotation.
         rope_base: base of the rotary frequencies.
+        rope_layout: which channels form a pair, see :mod:`kexue_lib.positions.rope`; DeepSeek's is "interleaved".
+            Weights say which they were trained with, and weights of the other layout are refused at loading.
         norm_latents: RMS norm of the latents, as DeepSeek has it; the cached latent is the normalised one.
         norm_eps: added to mean squares.
         bias: of the projections that read the input or write the output.
@@ -46,6 +48,7 @@ class AttentionConfig:
     q_rank: int | None = None
     rope_dim: int | None = None
     rope_base: float = 10000.0
+    rope_layout: Literal["half", "interleaved"] = "interleaved"
     norm_latents: bool = True
     norm_eps: float = 1e-6
     bias: bool = False
@@ -57,6 +60,7 @@ class AttentionConfig:
             if value is not None:
                 check_integer(name, value, 1)
         check_one_of("kind", self.kind, ("mha", "mqa", "gqa", "mla"))
+        check_one_of("rope_layout", self.rope_layout, ("half", "interleaved"))
         if self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"n_heads: got {self.n_heads}, expected a divisor of d_model = {self.d_model}, or head_dim"

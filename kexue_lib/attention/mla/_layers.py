@@ -13,7 +13,7 @@ from kexue_lib._arguments import check_one_of
 from kexue_lib.attention.core import LayerCache, attention, causal_mask
 from kexue_lib.attention.mla._caches import buffer_shapes
 from kexue_lib.attention.mla._config import AttentionConfig
-from kexue_lib.positions.rope import RotaryEmbedding
+from kexue_lib.positions.rope import RotaryEmbedding, keep_layout
 
 Form = Literal["auto", "expanded", "absorbed"]
 
@@ -27,8 +27,9 @@ class _CachedAttention(nn.Module):
         self.rope = None
         if config.rope_dim:
             self.rope = RotaryEmbedding(
-                rotated_width, config.rope_base, rotary_dim=config.rope_dim, layout="interleaved"
+                rotated_width, config.rope_base, rotary_dim=config.rope_dim, layout=config.rope_layout
             )
+            keep_layout(self)
 
     def cache_shapes(self, batch: int, max_len: int) -> list[tuple[int, ...]]:
         """Return the shapes of the buffers that a cache of this layer needs.

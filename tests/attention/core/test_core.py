@@ -1,14 +1,16 @@
 """The decoder against Hugging Face's Llama and against itself."""
 
-import itertools
+import copy
 import math
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from attention.core.small_decoder import OPTIONS, seeded, tiny, tokens
 from torch import nn
 
-from kexue_lib.attention.core import DecoderLM, LMConfig, attention, prefix_mask
+from kexue_lib.attention.core import DecoderLM, LMConfig, attention, llama_weights, prefix_mask
 from kexue_lib.positions.rope import RotaryEmbedding
 
 # -- the decoder -------------------------------------------------------------------------------------------------------
@@ -52,11 +54,13 @@ def test_generation_is_the_same_with_and_without_cache(options, temperature):
 
 @pytest.mark.parametrize("options", [o for o in OPTIONS if not o.get("conv_width")], ids=str)
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_padded_prompts_generate_what_they_would_alone(options, use_cache):
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_padded_prompts_generate_what_they_would_alone(options, use_cache, padding):
     model, prompt, lengths = tiny(**options), tokens(3, 6), torch.tensor([6, 2, 4])
-    together = model.generate(prompt, 7, prompt_lengths=lengths, use_cache=use_cache)
+    together = model.generate(prompt, 7, prompt_lengths=lengths, padding=padding, use_cache=use_cache)
     for row, length in enumerate(lengths.tolist()):
-        alone = model.generate(prompt[row : row + 1, :length], 7)
+        real = slice(0, length) if padding == "right" else slice(6 - length, 6)
+        alone = model.generate(prompt[row : row + 1, real], 7)
         assert torch.equal(together[row, 6:], alone[0, length:])
 
 
@@ -133,13 +137,22 @@ def test_position_objects_that_attend_or_keep_raw_keys(raw):
     torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=1e-11, atol=1e-12)
 
 
-def test_prefix_mask_replaces_the_causal_one():
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_mask_hides_more_and_shows_nothing_that_causality_hides(use_cache):
     model, ids = tiny(positions="none"), tokens(2, 6)
-    full = model(ids, mask=torch.ones(6, 6, dtype=torch.bool))
+    cache = {"cache": model.new_cache(2, 6)} if use_cache else {}
+    visible = torch.ones(2, 1, 1, 6, dtype=torch.bool)  # a padding mask without padding
+    torch.testing.assert_close(model(ids, mask=visible, **cache), model(ids))
+    torch.testing.assert_close(model.loss(ids, mask=visible[..., 1:]), model.loss(ids))
+
+
+def test_prefix_mask_beside_causal_false():
+    model, ids = tiny(positions="none"), tokens(2, 6)
+    full = model(ids, mask=torch.ones(6, 6, dtype=torch.bool), causal=False)
     encoder = DecoderLM(LMConfig(vocab_size=13, d_model=24, n_layers=2, n_heads=4, causal=False, positions="none"))
     encoder.double().load_state_dict(model.state_dict())
     torch.testing.assert_close(full, encoder(ids))
-    torch.testing.assert_close(model(ids, mask=prefix_mask(6, 0)), model(ids))
+    torch.testing.assert_close(model(ids, mask=prefix_mask(6, 0), causal=False), model(ids))
 
 
 def test_last_only_and_hidden_states():
@@ -150,6 +163,35 @@ def test_last_only_and_hidden_states():
     model.head.register_forward_hook(lambda m, i, o: applied.append(i[0].shape[1]))
     model(ids, last_only=True)
     assert applied == [1]
+
+
+def test_positions_go_on_from_the_last_one_of_each_row():
+    model, ids = tiny(), tokens(2, 7)
+    hidden = torch.tensor([[True] * 5, [False] * 2 + [True] * 3])[:, None, None]
+    positions = torch.tensor([[3, 4, 5, 6, 7], [0, 0, 0, 1, 2]])
+    cache = model.new_cache(2, 8)
+    model(ids[:, :5], positions=positions, mask=hidden, cache=cache)
+    out = model(ids[:, 5:], mask=torch.nn.functional.pad(hidden, (0, 2), value=True), cache=cache.clone())
+    torch.testing.assert_close(out[:1], model(ids[:1])[:, 5:])  # rotary scores see distances only
+    torch.testing.assert_close(out[1:], model(ids[1:, 2:])[:, 3:])
+
+
+def test_gradient_through_a_cached_prefix_is_that_of_one_pass():
+    model, ids = tiny(conv_width=3, n_kv_heads=2), tokens(2, 6)
+    cache = model.new_cache(2, 8)
+    parts = [model(part, cache=cache).square().sum() for part in ids.split([2, 3, 1], dim=1)]
+    found = torch.autograd.grad(sum(parts), list(model.parameters()))
+    torch.testing.assert_close(found, torch.autograd.grad(model(ids).square().sum(), list(model.parameters())))
+
+
+def test_ignored_targets_weigh_nothing():
+    model, ids = tiny(), tokens(2, 5)
+    targets = ids.clone()
+    targets[0, 1:3] = -100
+    weights = torch.rand(2, 5, generator=seeded(4), dtype=torch.float64)
+    each = torch.nn.functional.cross_entropy(model(ids).mT, targets, reduction="none")
+    expected = (each * weights).sum() / (weights * (targets != -100)).sum()
+    torch.testing.assert_close(model.loss(ids, targets, weights=weights), expected)
 
 
 def test_loss_is_the_mean_cross_entropy():
@@ -232,20 +274,46 @@ def test_same_weights_as_hugging_face_llama_give_the_same_logits():
         vocab_size=97, d_model=64, d_ff=112, n_layers=3, n_heads=8, n_kv_heads=2, rope_base=5000.0, tie_embedding=False
     )
     ours = DecoderLM(config).eval()
-    state = theirs.state_dict()
-    names = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
-    parts = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm", "ffn.gate": "mlp.gate_proj"}
-    parts |= {"ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj", "attention.q": "self_attn.q_proj"}
-    parts |= {"attention.k": "self_attn.k_proj", "attention.v": "self_attn.v_proj", "attention.out": "self_attn.o_proj"}
-    for i, (a, b) in itertools.product(range(3), parts.items()):
-        names[f"blocks.{i}.{a}"] = f"model.layers.{i}.{b}"
-    ours.load_state_dict({f"{a}.weight": state[f"{b}.weight"] for a, b in names.items()})
+    ours.load_state_dict(llama_weights(theirs.state_dict(), head_dim=8))
     ids = tokens(2, 50, vocab=97)
     with torch.no_grad():
         expected = theirs(ids).logits
         torch.testing.assert_close(ours(ids), expected, rtol=1e-5, atol=1e-5)
         out = theirs.generate(ids[:, :9], max_new_tokens=12, do_sample=False, pad_token_id=0)
         assert torch.equal(ours.generate(ids[:, :9], out.shape[1] - 9), out)
+        turned = DecoderLM(replace(config, rope_layout="interleaved")).eval()
+        turned.load_state_dict(llama_weights(theirs.state_dict(), head_dim=8, layout="interleaved"))
+        torch.testing.assert_close(turned(ids), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_the_other_rotary_layout_are_refused():
+    half, interleaved = tiny(), tiny(rope_layout="interleaved")
+    for copied in (copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
+        with pytest.raises(RuntimeError, match=r"blocks\.0\.attention.*'half'.*'interleaved'.*layout_permutation"):
+            interleaved.load_state_dict(copied.state_dict())
+    half.load_state_dict(tiny().state_dict())
+    interleaved.load_state_dict(dict(half.state_dict()))  # no metadata: the caller vouches for it
+
+
+@pytest.mark.parametrize("way", ["assign", "meta", "meta and assign", "inside another module"])
+def test_the_tie_survives_loading(way):
+    model, ids = tiny(), tokens(2, 5)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if way == "assign":
+        loaded = tiny()
+        loaded.load_state_dict(state, assign=True)
+    elif way == "inside another module":
+        loaded = nn.ModuleDict({"a": tiny()})
+        loaded.load_state_dict({f"a.{name}": value for name, value in state.items()}, assign=True)
+        loaded = loaded["a"]
+    else:
+        with torch.device("meta"):
+            loaded = DecoderLM(model.config).eval()
+        loaded = loaded if "assign" in way else loaded.double().to_empty(device="cpu")
+        loaded.load_state_dict(state, assign="assign" in way)
+    assert loaded.head.weight is loaded.embedding.weight
+    assert loaded.num_parameters() == model.num_parameters()
+    torch.testing.assert_close(loaded(ids), model(ids))
 
 
 def test_model_compiles_without_graph_breaks(without_runtime_types):
@@ -284,3 +352,36 @@ def test_generation_refuses_what_it_cannot_do():
             model.generate(tokens(1, 6), 1, prompt_lengths=torch.tensor(lengths))
     with pytest.raises(ValueError, match=r"prompt_lengths.*convolution"):
         tiny(conv_width=2).generate(tokens(1, 6), 1, prompt_lengths=torch.tensor([3]))
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "call"),
+    [
+        ("tokens", ValueError, lambda m: m(torch.arange(3))),
+        ("tokens", TypeError, lambda m: m(torch.ones(2, 3))),
+        ("tokens.*13.*12", ValueError, lambda m: m(torch.tensor([[1, 13]]))),
+        ("tokens.*-1", ValueError, lambda m: m(torch.tensor([[1, -1]]))),
+        ("mask.*None, None", ValueError, lambda m: m(tokens(2, 3), mask=torch.ones(2, 3, dtype=torch.bool))),
+        ("mask", ValueError, lambda m: m(tokens(2, 3), mask=torch.ones(2, 1, 3, 4, dtype=torch.bool))),
+        ("mask", TypeError, lambda m: m(tokens(2, 3), mask=torch.ones(3, 3))),
+        ("positions", ValueError, lambda m: m(tokens(2, 3), positions=torch.arange(4))),
+        ("temperature", ValueError, lambda m: m.generate(tokens(1, 3), 1, temperature=-1.0)),
+        ("temperature", ValueError, lambda m: m.generate(tokens(1, 3), 1, temperature=math.nan)),
+        ("prompt", ValueError, lambda m: m.generate(tokens(1, 0), 1)),
+        ("prompt", TypeError, lambda m: m.generate(torch.ones(1, 3), 1)),
+        ("eos", TypeError, lambda m: m.generate(tokens(1, 3), 1, eos=[2])),
+        ("eos", ValueError, lambda m: m.generate(tokens(1, 3), 1, eos=13)),
+        ("top_k", ValueError, lambda m: m.generate(tokens(1, 3), 1, top_k=0)),
+        ("padding", ValueError, lambda m: m.generate(tokens(1, 3), 1, padding="both")),
+        ("prompt_lengths", ValueError, lambda m: m.generate(tokens(1, 3), 1, prompt_lengths=torch.tensor([1, 2]))),
+    ],
+)
+def test_wrong_input_is_named(without_runtime_types, argument, kind, call):
+    with pytest.raises(kind, match=rf"^{argument}"):
+        call(tiny())
+
+
+def test_prompts_of_bytes_generate():
+    model = tiny()
+    assert torch.equal(model.generate(tokens(2, 3).to(torch.uint8), 4), model.generate(tokens(2, 3), 4))
+    assert torch.equal(model(tokens(2, 3).to(torch.uint8)), model(tokens(2, 3)))
