@@ -49,6 +49,5 @@ OPS = [
         half_tolerance=16.0,  # the logits are products of the half type
         second_derivative=False,
         forward_mode=False,
-        vmap=False,
     ),
 ]

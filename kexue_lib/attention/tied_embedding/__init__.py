@@ -234,16 +234,21 @@ class SharedHead(nn.Module):
             channel_shuffle(torch.empty(d), self.groups)  # refuses bad groups now rather than at the first call
         self.logit_scale = _default_scale(scheme, d) if logit_scale is None else float(logit_scale)
         like = {"device": embedding.weight.device, "dtype": embedding.weight.dtype}
-        self.weight = embedding.weight
+        self._shared = (embedding,)  # past the registration: its weight is read at every use, so the tie cannot break
         if scheme == "untied":
             std = embedding.weight.detach().std().item()
-            self.weight = nn.Parameter(torch.empty(n, d, **like).normal_(0.0, std, generator=generator))
+            self.own_weight = nn.Parameter(torch.empty(n, d, **like).normal_(0.0, std, generator=generator))
         if scheme == "orthogonal":
             self.proj = nn.Linear(d, d, bias=bias, **like)
             nn.init.orthogonal_(self.proj.weight, generator=generator)
             if bias:
                 nn.init.zeros_(self.proj.bias)
         self.bias = nn.Parameter(torch.zeros(n, **like)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the logits: the embedding's as it is now, or the head's own for ``"untied"``."""
+        return self.own_weight if self.scheme == "untied" else self._shared[0].weight
 
     def transform(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return what is multiplied with the embedding.

@@ -12,7 +12,7 @@ from attention.tied_embedding.seeded_inputs import generator, normal
 from opinfo import as_users_call
 from torch import Tensor
 
-from kexue_lib.attention.tied_embedding import linear_cross_entropy
+from kexue_lib.attention.tied_embedding import _linear_cross_entropy, linear_cross_entropy
 
 
 def plain(hidden, weight, targets, bias=None, scale=1.0, ignore_index=-100, reduction="mean", z_loss=0.0) -> Tensor:
@@ -94,6 +94,88 @@ def test_huge_logits_overflow_nothing():
     assert torch.equal(torch.autograd.grad(out, h)[0], torch.tensor([[1e3, -1e3]]))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+def test_smoothing_soft_cap_and_learnable_scale(reduction: str, smoothing: float, soft_cap: float | None):
+    targets = torch.tensor([3, -100, 0, 10, 4])
+    results = []
+    for ours in (True, False):
+        h, w, s = (x.requires_grad_() for x in (normal(5, 6), normal(11, 6, seed=2), torch.tensor(1.3).double()))
+        if ours:
+            options = {"label_smoothing": smoothing, "soft_cap": soft_cap, "z_loss": 0.05, "chunk_size": 2}
+            out = linear_cross_entropy(h, w, targets, scale=s, reduction=reduction, **options)
+        else:
+            z = s * (h @ w.T)
+            z = z if soft_cap is None else soft_cap * torch.tanh(z / soft_cap)
+            out = F.cross_entropy(z, targets, label_smoothing=smoothing, reduction="none")
+            out = out + 0.05 * z.logsumexp(-1).square() * (targets != -100)
+            out = {"mean": out.sum() / 4, "sum": out.sum(), "none": out}[reduction]
+        weights = normal(*out.shape, seed=9) if reduction == "none" else 1.0
+        results.append([out.detach(), *torch.autograd.grad((out * weights).sum(), [h, w, s])])
+    for actual, expected in zip(*results):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("factor", [1.0, 1024.0, 65536.0])
+def test_half_gradients_are_as_good_as_those_of_all_logits(reduction: str, factor: float):
+    """2048 rows and 4000 tokens: divided by the rows, entries of the softmax are below the least half number."""
+    draw = torch.Generator().manual_seed(0)
+    h, w = torch.randn(2048, 16, generator=draw).half(), torch.randn(4000, 16, generator=draw).half()
+    targets = torch.randint(4000, (2048,), generator=draw)
+    grads = []
+    for function, dtype in ((linear_cross_entropy, torch.float16), (plain, torch.float64)):
+        leaves = [x.to(dtype).requires_grad_() for x in (h, w)]
+        out = function(*leaves, targets, reduction=reduction)
+        grads.append(torch.autograd.grad(out.mean() * factor, leaves))
+    for actual, expected in zip(*grads):
+        error = (actual.double() - expected).norm() / expected.norm()
+        assert error < 1e-3 * (50 if factor == 1.0 else 1)  # at scale 1 the gradients themselves leave the half range
+
+
+def test_sums_of_half_rows_stay_finite():
+    h = torch.full((1024, 2), 300.0).half()
+    w = torch.zeros(3, 2).half().requires_grad_()
+    linear_cross_entropy(h, w, torch.zeros(1024, dtype=torch.long)).backward()
+    torch.testing.assert_close(w.grad, torch.tensor([[-200.0] * 2, [100.0] * 2, [100.0] * 2]).half(), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_reaches_nothing(dtype: torch.dtype):
+    h, w = normal(6, 8).to(dtype).requires_grad_(), normal(11, 8).float().requires_grad_()
+    targets = torch.arange(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(h, w, targets)
+    expected = F.cross_entropy(h.float() @ w.T, targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected)
+    for actual, wanted in zip(torch.autograd.grad(loss, (h, w)), torch.autograd.grad(expected, (h, w))):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_without_gradients_none_are_made(monkeypatch):
+    h, w, targets = normal(4, 3).requires_grad_(), normal(5, 3).requires_grad_(), torch.arange(4)
+    expected = linear_cross_entropy(h, w, targets).detach()
+    monkeypatch.setattr(_linear_cross_entropy, "_add_product", None)
+    with pytest.raises(TypeError):
+        linear_cross_entropy(h, w, targets)
+    with torch.no_grad():
+        torch.testing.assert_close(linear_cross_entropy(h, w, targets), expected, rtol=0, atol=0)
+
+
+def test_function_transforms():
+    h, w, targets = normal(4, 3), normal(5, 3), torch.tensor([0, -100, 4, 1])
+    loss = lambda h: linear_cross_entropy(h, w, targets, z_loss=0.1, soft_cap=3.0, label_smoothing=0.2)
+    leaf = h.clone().requires_grad_()
+    torch.testing.assert_close(torch.func.grad(loss)(h), torch.autograd.grad(loss(leaf), leaf)[0])
+    step = 1e-6 * normal(4, 3, seed=7)
+    tangent = torch.func.jvp(loss, (h,), (step,))[1]
+    torch.testing.assert_close(tangent, (loss(h + step) - loss(h - step)) / 2, rtol=1e-6, atol=0)
+    rowwise = torch.func.vmap(lambda h, t: linear_cross_entropy(h[None], w, t[None], reduction="sum"))(h, targets)
+    torch.testing.assert_close(rowwise, linear_cross_entropy(h, w, targets, reduction="none"))
+
+
 def test_second_derivative_is_refused():
     h = normal(3, 4).requires_grad_()
     (grad,) = torch.autograd.grad(linear_cross_entropy(h, normal(5, 4), torch.tensor([0, 1, 2])), h, create_graph=True)
@@ -136,6 +218,9 @@ def test_loss_names_what_is_wrong():
             (ValueError, "weight", lambda: linear_cross_entropy(h, w[:, :2], t)),
             (ValueError, "bias", lambda: linear_cross_entropy(h, w, t, bias=normal(3))),
             (ValueError, "chunk_size", lambda: linear_cross_entropy(h, w, t, chunk_size=0)),
+            (ValueError, "label_smoothing", lambda: linear_cross_entropy(h, w, t, label_smoothing=1.5)),
+            (ValueError, "soft_cap", lambda: linear_cross_entropy(h, w, t, soft_cap=0.0)),
+            (ValueError, "z_loss", lambda: linear_cross_entropy(h, w, t, z_loss=-1.0)),
             (ValueError, "reduction", lambda: linear_cross_entropy(h, w, t, reduction="max")),
         ):
             with pytest.raises(error, match=f"^{name}"):

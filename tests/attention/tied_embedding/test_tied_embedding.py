@@ -72,6 +72,16 @@ def test_head_is_its_transform_times_a_weight(scheme: str, bias: bool):
         torch.testing.assert_close(head.transform(hidden).norm(dim=-1), hidden.norm(dim=-1))
 
 
+@every_scheme
+def test_the_tie_survives_loading(scheme: str):
+    make = lambda: nn.ModuleDict({"head": SharedHead(e := nn.Embedding(30, 12), scheme=scheme), "embedding": e})
+    model, loaded = make(), make()
+    loaded.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    assert (loaded["head"].weight is loaded["embedding"].weight) == (scheme != "untied")
+    hidden = torch.randn(3, 12, generator=generator())
+    torch.testing.assert_close(loaded["head"](hidden), model["head"](hidden))
+
+
 def test_activation_stands_behind_the_projection():
     head = SharedHead(nn.Embedding(9, 4).double(), scheme="orthogonal", activation=F.gelu, bias=True)
     hidden = normal(3, 4)
