@@ -3,11 +3,13 @@
 Source: Su Jianlin, "The road to probability distributions: a survey of softmax and its substitutes", 2024,
 https://kexue.fm/archives/10145.
 
-Entries of −inf get the probability 0 and no gradient; a slice of nothing but −inf, +inf or NaN gives NaN.
+Entries of −inf get the probability 0 and no gradient. A slice of nothing but −inf, or with +inf or NaN, gives NaN, and
+no gradient leaves it; so a mask may hide whole rows whose results are not used.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -78,12 +80,12 @@ def entmax15(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape
 
 
 def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -1) -> Float[Tensor, "*shape"]:
-    """Entmax-α: p = relu((α − 1)x − λ)^{1/(α−1)} with Σp = 1, between softmax (α = 1) and sparsemax (α = 2).
+    """Entmax-α: p = relu((α − 1)x − λ)^{1/(α−1)} with Σp = 1, softmax for α = 1, sparsemax for 2, argmax in the limit.
 
     Args:
         x: scores, any shape.
-        alpha: a number in [1, 2], or a tensor of values in (1, 2] that broadcasts against x with size 1 in dim (one α
-            for each attention head, say), not checked; gradients flow to it.
+        alpha: a number ≥ 1, or a tensor of values in (1, 2] that broadcasts against x with size 1 in dim (one α for
+            each attention head, say); not checked, below 1 they count as 1. Gradients flow to it, there too.
         dim: the dimension that sums to 1.
 
     Returns:
@@ -91,9 +93,9 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
 
     Raises:
         TypeError: x is not floating, alpha is no number and no floating tensor.
-        ValueError: alpha is outside [1, 2] or does not broadcast; dim is out of range or empty.
+        ValueError: alpha is below 1 or does not broadcast; dim is out of range or empty.
 
-    Cost: some five passes over x for α = 1.5 and 2, otherwise about three times that.
+    Cost: some five passes over x for α = 1.5 and 2, up to 2 about three times that, beyond 2 about ten times.
     Source: article 10145; arXiv 1905.05702; gradient to α: arXiv 1909.00015.
 
     >>> x = torch.tensor([1.0, 0.5, -1.0]).expand(2, 3)
@@ -105,7 +107,8 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
     beta = arguments.beta_of(alpha, x, dim)
     y = arguments.wide(x).movedim(dim, -1)
     if isinstance(beta, float) and beta == rows.SMALLEST_BETA:
-        p = torch.softmax(y, dim=-1)
+        dead = y.detach().amax(-1, keepdim=True).isneginf()
+        p = torch.softmax(y.masked_fill(dead, 0), dim=-1).masked_fill(dead, torch.nan)
     elif torch.compiler.is_compiling():
         p = rows.attached(rows.probabilities(y, beta), y, beta)
     else:
@@ -114,18 +117,23 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
 
 
 def sparsemax_loss(
-    x: Float[Tensor, "*batch n"], target: Tensor, reduction: Reduction = "mean"
+    x: Float[Tensor, "*batch n"], target: Tensor, reduction: Reduction = "mean", *, ignore_index: int = -100
 ) -> Float[Tensor, "*reduced"]:
     """The loss with gradient sparsemax(x) − y: ½(‖x − y‖² − ‖x − p‖²). The same as `entmax_loss` with α = 2.
 
     >>> sparsemax_loss(torch.tensor([[3.0, 2.0, 0.0]]), torch.tensor([0]))
     tensor(0.)
     """
-    return entmax_loss(x, target, 2.0, reduction)
+    return entmax_loss(x, target, 2.0, reduction, ignore_index=ignore_index)
 
 
 def entmax_loss(
-    x: Float[Tensor, "*batch n"], target: Tensor, alpha: float | Tensor = 1.5, reduction: Reduction = "mean"
+    x: Float[Tensor, "*batch n"],
+    target: Tensor,
+    alpha: float | Tensor = 1.5,
+    reduction: Reduction = "mean",
+    *,
+    ignore_index: int = -100,
 ) -> Float[Tensor, "*reduced"]:
     """The Fenchel–Young loss of entmax-α, whose gradient in x is p − y.
 
@@ -134,9 +142,10 @@ def entmax_loss(
 
     Args:
         x: scores (..., n).
-        target: class indices (...) int64 in 0 … n − 1, or probabilities (..., n), taken as constants.
+        target: class indices (...) int64 in 0 … n − 1 or ignore_index, or probabilities (..., n), taken as constants.
         alpha: as in `entmax`; a tensor has size 1 in the last dimension.
         reduction: "mean", "sum" or "none".
+        ignore_index: rows with this index have the loss 0 and do not count in the mean.
 
     Returns:
         0-dimensional, or (...) for "none"; +inf where the target has score −inf. The backward pass does not
@@ -154,16 +163,17 @@ def entmax_loss(
     """
     arguments.check(x, -1)
     beta = arguments.beta_of(alpha, x, -1)
-    arguments.check_target(target, x, reduction)
+    arguments.check_target(target, x, reduction, ignore_index)
     y = arguments.wide(x)
     target = target.detach().to(y.dtype) if target.is_floating_point() else target
+    target, counts = arguments.counted(target, ignore_index)
     if isinstance(beta, Tensor):
         loss = rows.loss_of(y, entmax(y, alpha), target, beta)
     elif torch.compiler.is_compiling():
         loss = rows.loss_of(y, rows.probabilities(y, beta), target, beta)
     else:
         loss = rows.Loss.apply(y, target, beta)[0]
-    return arguments.reduced(loss.to(x.dtype), reduction)
+    return arguments.reduced(loss.to(x.dtype), reduction, counts)
 
 
 def sparse_softmax(x: Float[Tensor, "*shape"], k: int, dim: int = -1) -> Float[Tensor, "*shape"]:
@@ -191,15 +201,16 @@ def sparse_softmax(x: Float[Tensor, "*shape"], k: int, dim: int = -1) -> Float[T
 
 
 def sparse_softmax_loss(
-    x: Float[Tensor, "*batch n"], target: Tensor, k: int, reduction: Reduction = "mean"
+    x: Float[Tensor, "*batch n"], target: Tensor, k: int, reduction: Reduction = "mean", *, ignore_index: int = -100
 ) -> Float[Tensor, "*reduced"]:
     """log Σ_{k largest} e^{xᵢ} − x_t, with gradient sparse_softmax(x, k) − e_t, also where t is not one of the k.
 
     Args:
         x: scores (..., n).
-        target: class indices (...) int64 in 0 … n − 1.
+        target: class indices (...) int64 in 0 … n − 1 or ignore_index.
         k: how many entries count, 1 ≤ k ≤ n.
         reduction: "mean", "sum" or "none".
+        ignore_index: as in `entmax_loss`.
 
     Raises:
         TypeError: x is not floating, target is not int64, k is no int.
@@ -212,11 +223,12 @@ def sparse_softmax_loss(
     """
     arguments.check(x, -1)
     check_integer("k", k, 1, x.shape[-1], most_is="n")
-    arguments.check_target(target, x, reduction, probabilities=False)
+    arguments.check_target(target, x, reduction, ignore_index, probabilities=False)
+    target, counts = arguments.counted(target, ignore_index)
     y = arguments.wide(x)
     y = y - y.amax(-1, keepdim=True).detach()
     loss = y.topk(k, dim=-1, sorted=False).values.logsumexp(-1) - rows.at_target(y, target)
-    return arguments.reduced(loss.to(x.dtype), reduction)
+    return arguments.reduced(loss.to(x.dtype), reduction, counts)
 
 
 def taylor_softmax(x: Float[Tensor, "*shape"], order: int = 2, dim: int = -1) -> Float[Tensor, "*shape"]:
@@ -258,15 +270,18 @@ def margin_cross_entropy(
     margin: float = 0.35,
     tau: float = 1 / 30,
     reduction: Reduction = "mean",
+    *,
+    ignore_index: int = -100,
 ) -> Float[Tensor, "*reduced"]:
     """AM-softmax: cross-entropy of cos/τ with the target's cosine lowered by the margin.
 
     Args:
         cos: cosines (..., n).
-        target: class indices (...) int64 in 0 … n − 1.
+        target: class indices (...) int64 in 0 … n − 1 or ignore_index.
         margin: how much the target must lead by.
         tau: temperature > 0.
         reduction: "mean", "sum" or "none".
+        ignore_index: as in `entmax_loss`.
 
     Raises:
         TypeError: cos is not floating, target is not int64.
@@ -279,12 +294,13 @@ def margin_cross_entropy(
     """
     arguments.check(cos, -1, "cos")
     check_number("tau", tau, above=0)
-    arguments.check_target(target, cos, reduction, probabilities=False, name="cos")
+    arguments.check_target(target, cos, reduction, ignore_index, probabilities=False, name="cos")
+    target, counts = arguments.counted(target, ignore_index)
     y, n = arguments.wide(cos), cos.shape[-1]
     hit = torch.arange(n, device=cos.device) == target.unsqueeze(-1)
     logits = torch.where(hit, y - margin, y) / tau
     loss = cross_entropy(logits.reshape(-1, n), target.reshape(-1), reduction="none").reshape(target.shape)
-    return arguments.reduced(loss.to(cos.dtype), reduction)
+    return arguments.reduced(loss.to(cos.dtype), reduction, counts)
 
 
 def perturb_max(
@@ -362,11 +378,11 @@ def jacobian(p: Float[Tensor, "*batch n"], alpha: float) -> Float[Tensor, "*batc
 
     Args:
         p: probabilities (..., n).
-        alpha: in [1, 2].
+        alpha: at least 1.
 
     Raises:
         TypeError: p is not floating.
-        ValueError: alpha is outside [1, 2].
+        ValueError: alpha is below 1.
 
     Cost: n² numbers, for teaching. Source: article 10145; arXiv 1905.05702, proposition 2.
 
@@ -384,7 +400,7 @@ class Entmax(nn.Module):
     """Entmax as a layer, with a fixed α or one that is learnt for each head.
 
     Args:
-        alpha: in [1, 2]; the initial one when it is learnable, then in (1, 2).
+        alpha: at least 1; the initial one when it is learnable, then in (1, 2).
         dim: the dimension that sums to 1.
         learnable: make raw a parameter, with α = 1 + σ(raw).
         num_heads: how many α; with more than one, x is (..., heads, length, n) and dim is −1.
@@ -403,7 +419,7 @@ class Entmax(nn.Module):
     def __init__(self, alpha: float = 1.5, dim: int = -1, learnable: bool = False, num_heads: int = 1):
         super().__init__()
         # A parameter at an end of the interval would have an infinite logit.
-        check_number("alpha", alpha, **({"above": 1, "below": 2} if learnable else {"least": 1, "most": 2}))
+        check_number("alpha", alpha, **({"above": 1, "below": 2} if learnable else {"least": 1, "below": math.inf}))
         check_integer("num_heads", num_heads, 1)
         if num_heads > 1 and not (learnable and dim == -1):
             raise ValueError(f"num_heads: got {num_heads}, expected 1 without learnable=True and dim=-1")

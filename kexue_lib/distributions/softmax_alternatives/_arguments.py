@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def wide(x: Tensor) -> Tensor:
 def beta_of(alpha: float | Tensor, x: Tensor, dim: int) -> float | Tensor:
     """α − 1, as a tensor with the dimensions of x and dim last."""
     if not isinstance(alpha, Tensor):
-        check_number("alpha", alpha, least=1, most=2)
+        check_number("alpha", alpha, least=1, below=math.inf)
         return max(float(alpha) - 1, rows.SMALLEST_BETA)
     check_dtype("alpha", alpha, "floating")
     shape = (1,) * (x.dim() - alpha.dim()) + tuple(alpha.shape)
@@ -27,11 +29,24 @@ def beta_of(alpha: float | Tensor, x: Tensor, dim: int) -> float | Tensor:
             f"alpha: got shape {tuple(alpha.shape)}, expected one that broadcasts to x {tuple(x.shape)}, 1 in dim {dim}"
         )
     beta = alpha.reshape(shape).movedim(dim, -1).to(wide(x).dtype) - 1
-    return beta.clamp_min(rows.SMALLEST_BETA)
+    # The gradient passes the clamp: an optimizer that stepped below 1 is led back.
+    return beta.detach().clamp_min(rows.SMALLEST_BETA) + (beta - beta.detach())
 
 
-def reduced(loss: Tensor, reduction: str) -> Tensor:
-    """Mean or sum of the losses, or all of them."""
+def counted(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    """The target with 0 for ignored indices, and which rows count; None where the target is a distribution."""
+    if target.is_floating_point():
+        return target, None
+    counts = target != ignore_index
+    return target.where(counts, 0), counts
+
+
+def reduced(loss: Tensor, reduction: str, counts: Tensor | None = None) -> Tensor:
+    """Mean or sum of the losses of the rows that count, or all of them with 0 for those that do not."""
+    if counts is not None:
+        loss = torch.where(counts, loss, 0)
+    if reduction == "mean" and counts is not None:
+        return loss.sum() / counts.sum().clamp(min=1).to(loss.dtype)
     return loss if reduction == "none" else getattr(loss, reduction)()
 
 
@@ -43,7 +58,9 @@ def check(x: Tensor, dim: int, name: str = "x") -> None:
         raise ValueError(f"dim: got {dim}, expected a dimension of {name} {tuple(x.shape)} that is not empty")
 
 
-def check_target(target: Tensor, x: Tensor, reduction: str, probabilities: bool = True, name: str = "x") -> None:
+def check_target(
+    target: Tensor, x: Tensor, reduction: str, ignore_index: int, probabilities: bool = True, name: str = "x"
+) -> None:
     """Indices in range, or a distribution for each row where the loss takes them."""
     kinds = "int64 indices" + (" or probabilities" if probabilities else "")
     distribution = isinstance(target, Tensor) and target.is_floating_point() and probabilities
@@ -53,6 +70,8 @@ def check_target(target: Tensor, x: Tensor, reduction: str, probabilities: bool 
     check_shape("target", target, x.shape if distribution else x.shape[:-1], f"as {name} has")
     check_one_of("reduction", reduction, ("mean", "sum", "none"))
     if not distribution and target.device.type == "cpu" and target.numel() and not is_traced():
-        low, high = target.aminmax()
+        low, high = torch.where(target == ignore_index, 0, target).aminmax()
         if low < 0 or high >= x.shape[-1]:
-            raise ValueError(f"target: got values from {low} to {high}, expected 0 to {x.shape[-1] - 1}")
+            raise ValueError(
+                f"target: got values from {low} to {high}, expected 0 to {x.shape[-1] - 1} or ignore_index"
+            )

@@ -1,8 +1,9 @@
 """Entmax of rows without sorting: Newton steps from one side, on tiles that stay in the cache, and all its derivatives.
 
 With β = α − 1 and y = x − max x ≤ 0, the answer is p = relu(βy + m)^{1/β}, where the height m ∈ (0, 1] of the largest
-entry makes the sum one. The norm ‖relu(βy + m)‖_{1/β} is convex and increasing in m: Newton steps from m = 1 decrease,
-never pass the solution, and need at most log₄(n^{2β}/eps) steps, usually five to seven, each O(n).
+entry makes the sum one. For β ≤ 1 the norm ‖relu(βy + m)‖_{1/β} is convex and increasing in m: Newton steps from m = 1
+decrease, never pass the solution, and need at most log₄(n^{2β}/eps) steps, usually five to seven, each O(n). For β > 1
+it is no norm, and Newton steps are taken inside a bracket that shrinks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TILE_BYTES = 2**19
 """Of one temporary on a CPU for each thread: a few of them fit into the cache of a core."""
 _BLOCKS = 16  # a row's first guess comes from the maxima over this many blocks
 _GUESSES = 2  # steps on them: each ends on the right side of the solution, so there is no need to test for the end
+_LONG = 2**14  # entries from which on the sum of a row is accumulated in float64
 _ROUNDING = 4  # a sum that exceeds 1 by less than this many eps is 1
 
 Beta = float | Tensor
@@ -101,10 +103,11 @@ class Loss(torch.autograd.Function):
         x, target, p = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             p = Entmax.apply(x, ctx.beta)
-        grad = grad.unsqueeze(-1)
+        grad, dead = grad.unsqueeze(-1), p[..., :1].isnan()  # all of a row is NaN, or nothing
         if target.is_floating_point():
-            return (p - target) * grad, None, None
-        return (p * grad).scatter_add_(-1, target.unsqueeze(-1), -grad), None, None
+            return _without(dead, (p - target) * grad), None, None
+        slope = (p * grad).scatter_add_(-1, target.unsqueeze(-1), -grad)
+        return _without(dead, slope), None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
@@ -130,6 +133,9 @@ def _tile_solution(x: Tensor, beta: Beta, scratch: Buffers, out: Buffer) -> tupl
     """p, its height m (for the general β log m/β), and the largest score of each row."""
     peaks = _block_maxima(x)
     peak = peaks.amax(-1, keepdim=True)
+    if isinstance(beta, float) and beta > 1:
+        p, log_p = _steep(x - peak, beta)
+        return p if out is None else out.copy_(p), log_p, peak
     solve = {1.0: _linear, 0.5: _quadratic}.get(beta, _general) if isinstance(beta, float) else _general
     guess = torch.zeros_like(peak) if solve is _general else torch.ones_like(peak)
     # A subset of the entries needs a higher m: its solution is a start from the same side.
@@ -175,7 +181,7 @@ def _linear(y: Tensor, beta: float, m: Tensor, steps: Steps, *, scratch: Buffers
     v = torch.add(y, m, out=scratch[0])
     for is_last in steps:
         u = torch.clamp_min(v, 0, out=out)
-        residual = u.sum(-1, keepdim=True) - 1
+        residual = _sum(u) - 1
         if is_last(residual):
             break
         excess = residual / torch.sign(u, out=scratch[1]).sum(-1, keepdim=True)
@@ -191,7 +197,7 @@ def _quadratic(
     v = torch.add(m, y, alpha=0.5, out=scratch[0])
     for is_last in steps:
         u = torch.clamp_min(v, 0, out=out)
-        norm = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+        norm = _norm(u)
         if is_last(norm - 1):
             break
         excess = (norm - 1) * norm / u.sum(-1, keepdim=True)
@@ -213,7 +219,7 @@ def _general(
         # A CPU's exp takes a hundred times as long where it underflows; its exp2 does not.
         log = torch.mul(torch.log1p(ratio, out=scratch[1]), inverse * math.log2(math.e), out=scratch[1])
         p = torch.exp2(log, out=scratch[1])  # over that of the largest entry
-        total = p.sum(-1, keepdim=True)
+        total = _sum(p)
         log_total = total.log() + log_p
         if is_last(log_total):
             break
@@ -222,6 +228,41 @@ def _general(
         excess = -(total * (-beta * log_total).expm1() / slope).log1p() * inverse
         log_p = log_p - excess
     return torch.div(p, total, out=out), log_p
+
+
+def _steep(y: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """β > 1: p, and log p of the largest entry, which lies in [−log n, 0]: Newton steps, or halves of the bracket.
+
+    The slope is infinite where an entry leaves the support, so that Newton's steps alone may crawl; every third step
+    halves.
+    """
+    low = torch.full_like(y[..., :1], -math.log(y.shape[-1]))
+    high, log_p = torch.zeros_like(low), torch.zeros_like(low)
+    bits = 2 - math.log2(torch.finfo(y.dtype).eps)
+    for step in range(3 * math.ceil(bits)):
+        ratio = (y * (beta * (-beta * log_p).exp())).clamp_min(-1)
+        p = (ratio.log1p() / beta).exp()
+        total = _sum(p)
+        excess = total.log() + log_p
+        if y.device.type == "cpu" and not is_traced() and bool((high - low <= torch.finfo(y.dtype).eps).all()):
+            break
+        low, high = torch.where(excess < 0, log_p, low), torch.where(excess < 0, high, log_p)
+        slope = (p / (ratio + 1).clamp_min(torch.finfo(y.dtype).tiny)).sum(-1, keepdim=True) / total
+        newton, middle = log_p - excess / slope, (low + high) / 2
+        log_p = torch.where((newton > low) & (newton < high), newton, middle) if step % 3 < 2 else middle
+    return p / total, log_p
+
+
+def _sum(u: Tensor) -> Tensor:
+    """Sum of each row; in float32 PyTorch's own is off by 1e-6 for a million entries."""
+    wide = torch.float64 if u.shape[-1] >= _LONG and u.device.type != "mps" else u.dtype
+    return u.sum(-1, keepdim=True, dtype=wide).to(u.dtype)
+
+
+def _norm(u: Tensor) -> Tensor:
+    """Euclidean norm of each row; in float32 PyTorch's own is off by 1e-3 for a million entries."""
+    wide = torch.float64 if u.shape[-1] >= _LONG and u.device.type != "mps" else u.dtype
+    return torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=wide).to(u.dtype)
 
 
 def _steps(y: Tensor, beta: Beta):
@@ -268,15 +309,23 @@ def jacobian_product(t: Tensor, p: Tensor, beta: Beta) -> Tensor:
 def _jacobian_product(t: Tensor, p: Tensor, beta: Beta, *, scratch: Buffers, out: Buffer) -> Tensor:
     s = weights(p, beta, scratch[0])
     weighted = torch.mul(s, t, out=scratch[1])
-    mean = weighted.sum(-1, keepdim=True) / s.sum(-1, keepdim=True)
-    return torch.addcmul(weighted, s, mean, value=-1, out=out)
+    total = s.sum(-1, keepdim=True)
+    product = torch.addcmul(weighted, s, weighted.sum(-1, keepdim=True) / total, value=-1, out=out)
+    return _without(~(total > 0), product)
+
+
+def _without(dead: Tensor, gradient: Tensor) -> Tensor:
+    """0 in dead rows (..., 1): a row of nothing but −inf has no p, and no gradient leaves it."""
+    if gradient.device.type == "cpu" and not is_traced() and not torch.is_grad_enabled():
+        return gradient.masked_fill_(dead, 0) if bool(dead.any()) else gradient
+    return gradient.masked_fill(dead, 0)
 
 
 def weights(p: Tensor, beta: Beta, out: Buffer = None) -> Tensor:
     """s = p^{1−β} where p > 0, else 0 with derivative 0."""
     if isinstance(beta, float) and beta == 1:
         return torch.sign(p, out=out)
-    if out is not None:
+    if out is not None and not (isinstance(beta, Tensor) or beta > 1):
         # s = p · p^{−β}: the roots and logarithms of a CPU are slow at 0.
         safe = torch.clamp_min(p, torch.finfo(p.dtype).tiny, out=out)
         if isinstance(beta, float) and beta == 0.5:

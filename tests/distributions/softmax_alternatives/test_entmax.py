@@ -183,3 +183,48 @@ def test_batched_gradients_take_the_plain_path():
     (batched,) = torch.autograd.grad(p, x, basis, is_grads_batched=True)
     expected = torch.stack([entmax_rows.jacobian_product(v, p.detach(), 0.4) for v in basis])
     torch.testing.assert_close(batched, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [2.2, 3.0, 4.0])
+@pytest.mark.parametrize("n", [1, 2, 7, 700])
+def test_beyond_sparsemax_the_sum_is_one_at_a_bisected_threshold(alpha: float, n: int):
+    """Oracle: p = relu((α − 1)x − λ)^{1/(α−1)} with λ halved 200 times."""
+    x = 2 * normal(90, n)
+    z = (alpha - 1) * x
+    low, high = z.amax(-1, keepdim=True) - 1, z.amax(-1, keepdim=True) - float(n) ** (1 - alpha)
+    for _ in range(200):
+        middle = (low + high) / 2
+        above = (z - middle).clamp_min(0).pow(1 / (alpha - 1)).sum(-1, keepdim=True) > 1
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    expected = (z - low).clamp_min(0).pow(1 / (alpha - 1))
+    torch.testing.assert_close(entmax(x, alpha), expected, rtol=0, atol=1e-9)
+    assert gradcheck(lambda x: entmax(x, alpha), (x[:3, :7].clone().requires_grad_(),))
+
+
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0])
+@pytest.mark.parametrize("n", [10**6, 5 * 10**6])
+def test_long_float32_rows_sum_to_one(alpha: float, n: int):
+    assert abs(entmax(torch.zeros(n), alpha).double().sum().item() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.3, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("size", [(2, 4), (600, 300)], ids=str)  # whole, and in tiles
+def test_no_gradient_leaves_a_row_that_is_all_masked(alpha: float, size: tuple[int, int]):
+    x = normal(*size)
+    x[0] = -math.inf
+    x.requires_grad_()
+    p = entmax(x, alpha)
+    assert p[0].isnan().all()
+    (grad,) = torch.autograd.grad(p[1:].square().sum(), x)
+    alone = x.detach()[1:].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(entmax(alone, alpha).square().sum(), alone)
+    assert (grad[0] == 0).all()
+    torch.testing.assert_close(grad[1:], expected)
+
+
+def test_alpha_below_one_is_led_back():
+    x, alpha = normal(3, 5), torch.tensor([[0.9]], dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([[1 + 1e-9]], dtype=torch.float64, requires_grad=True)
+    slopes = [torch.autograd.grad(entmax(x, a)[:, 0].sum(), a)[0] for a in (alpha, other)]
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=0)
+    assert slopes[0].abs() > 1e-3

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kexue_lib.distributions.softmax_alternatives import entmax, entmax_loss, sparsemax, sparsemax_loss
+from kexue_lib.distributions.softmax_alternatives import (
+    entmax,
+    entmax_loss,
+    margin_cross_entropy,
+    sparse_softmax_loss,
+    sparsemax,
+    sparsemax_loss,
+)
 
 
 @every_alpha
@@ -69,3 +76,26 @@ def test_losses_at_excluded_targets_and_reductions():
     each = entmax_loss(x[1:], target[1:], 1.5, "none")
     assert entmax_loss(x[1:], target[1:]) == each.mean()
     assert entmax_loss(x[1:], target[1:], 1.5, "sum") == each.sum()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(lambda x, t, a=a, **kw: entmax_loss(x, t, a, **kw) for a in (1.0, 1.5, 2.0, 3.0)),
+        lambda x, t, **kw: sparse_softmax_loss(x, t, 3, **kw),
+        lambda x, t, **kw: margin_cross_entropy(x, t, **kw),
+    ],
+)
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_ignored_targets_count_for_nothing(loss, ignored: int):
+    x, target = normal(6, 5), torch.tensor([0, ignored, 3, ignored, 4, 1])
+    kept = target != ignored
+    leaf, alone = x.clone().requires_grad_(), x[kept].requires_grad_()
+    for reduction in ("mean", "sum"):
+        out = loss(leaf, target, reduction=reduction, ignore_index=ignored)
+        expected = loss(alone, target[kept], reduction=reduction)
+        torch.testing.assert_close(out, expected)
+        (grad,), (wanted,) = torch.autograd.grad(out, leaf), torch.autograd.grad(expected, alone)
+        assert (grad[~kept] == 0).all()
+        torch.testing.assert_close(grad[kept], wanted)
+    assert (loss(x, target, reduction="none", ignore_index=ignored)[~kept] == 0).all()
