@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from kexue_lib import checkpoints
 
@@ -31,6 +32,18 @@ def test_weights_and_tables_come_back_as_they_went(tmp_path, monkeypatch):
         checkpoints.save("part/large", {"w": torch.zeros(600_000)}, made_with={})
     with pytest.raises(ValueError, match="part/table, part/weights"):
         checkpoints.load("part/none")
+
+
+def test_tied_and_lazily_conjugated_tensors_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    z = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    content = {"z": z.conj(), "minus": z.conj().imag, "again": z, "part": z.real}
+    checkpoints.save("part/z", content, made_with={})
+    loaded = checkpoints.load("part/z")[0]
+    assert all(torch.equal(loaded[name], value.resolve_conj().resolve_neg()) for name, value in content.items())
+    tied = nn.Linear(2, 2, bias=False)
+    checkpoints.save("part/tied", nn.ModuleList([tied, tied]).state_dict(), made_with={})
+    assert torch.equal(checkpoints.load("part/tied")[0]["1.weight"], tied.weight)
 
 
 def test_rounding_keeps_digits_and_structure():

@@ -41,7 +41,8 @@ def save(name: str, content: Mapping[str, Any], *, made_with: dict[str, Any]) ->
     if content and all(isinstance(v, Tensor) for v in content.values()):
         from safetensors.torch import save as encode
 
-        tensors = {k: v.detach().cpu().contiguous() for k, v in content.items()}
+        # Copies: tied weights share their memory, and a lazy conjugation or sign is not in it.
+        tensors = {k: v.detach().cpu().resolve_conj().resolve_neg().contiguous().clone() for k, v in content.items()}
         path, limit = FOLDER / f"{name}.safetensors", MAX_WEIGHTS
         data = encode(tensors, metadata={"made_with": json.dumps(made_with, allow_nan=False)})
     else:

@@ -7,7 +7,9 @@ data parallel (DDP) by default, fully sharded (FSDP2) when the launcher sets ``A
 from __future__ import annotations
 
 import math
+import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.std import tqdm
 
 from kexue_lib._arguments import check_integer, check_number, check_one_of
-from kexue_lib.training._checkpoint import check_same_run, read_checkpoint, write_checkpoint
+from kexue_lib.training._checkpoint import check_same_run, described, read_checkpoint, write_checkpoint
 from kexue_lib.training._processes import (
     Accelerator,
     each_shard,
@@ -30,8 +32,11 @@ from kexue_lib.training._processes import (
     gather_object,
     load_optimizer_state,
     load_state,
+    loadable,
     make_accelerator,
+    own_settings,
     plain,
+    restored,
     shard,
     wants_sharding,
 )
@@ -121,7 +126,7 @@ def fit(
         log_every: steps between rows of the history; a row's loss is the mean since the row before.
         checkpoint: folder for the checkpoint.
         checkpoint_every: steps between checkpoints; 0 writes one at the end only.
-        resume: go on from the checkpoint if there is one.
+        resume: go on from the checkpoint if there is one; ``steps`` may be more than before. A finished run is said so.
         seed: of batches, dropout and anything else random in the run; the global generators are left alone.
         device: default: what Accelerate finds.
         progress: show a bar with loss, rate and time left, on a terminal or in a notebook.
@@ -131,7 +136,10 @@ def fit(
 
     Raises:
         ValueError: ``steps`` < 0, ``accumulate`` < 1, ``clip_norm`` ≤ 0, ``ema`` outside [0, 1), unknown
-            ``precision``, ``evaluate_every`` without ``evaluate``, or a checkpoint of another model or run.
+            ``precision``, ``evaluate_every`` without ``evaluate``, a ``device`` that is not there, a checkpoint of
+            another run (model, loss, optimizer and its options, schedule, clipping, accumulation, precision, average,
+            seed, number of processes), of more steps than ``steps``, or damaged.
+        TypeError: a ``state_dict`` of ``sample`` that a checkpoint could not give back.
         FloatingPointError: a loss that is not finite, with its step.
         OSError: the checkpoint cannot be written; the one before it stays whole.
 
@@ -145,12 +153,14 @@ def fit(
     _check_arguments(steps, accumulate, clip_norm, precision, ema, evaluate, evaluate_every, log_every)
     if steps == 0:
         return FitResult(model, None, {}, 0)
-    run = _Run(model, loss, optimizer, schedule, precision, ema, seed, device)
-    devices = [run.device] if run.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(run.generator.initial_seed() % 2**31)
-        return _train(run, sample, steps, clip_norm, accumulate, evaluate, evaluate_every, log_every, checkpoint,
-                      checkpoint_every, resume, progress)  # fmt: skip
+    with own_settings():
+        run = _Run(model, loss, optimizer, schedule, precision, ema, seed, device)
+        run.fixed.update(clip_norm=clip_norm, accumulate=accumulate, precision=precision, ema=ema, seed=seed)
+        devices = [run.device] if run.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(run.generator.initial_seed() % 2**31)
+            return _train(run, sample, steps, clip_norm, accumulate, evaluate, evaluate_every, log_every, checkpoint,
+                          checkpoint_every, resume, progress)  # fmt: skip
 
 
 def _train(
@@ -169,9 +179,15 @@ def _train(
 ) -> FitResult:
     history, step = _History(), 0
     if checkpoint is not None and resume and (saved := read_checkpoint(checkpoint)) is not None:
-        check_same_run(saved, run.identity(accumulate))
-        run.load(saved, sample)
+        check_same_run(saved, run.identity())
         history.rows, step = saved["history"], saved["step"]
+        if steps < step:
+            raise ValueError(f"steps: got {steps}, but {checkpoint} is at step {step}; resume=False begins anew")
+        if steps == step:
+            warnings.warn(
+                f"checkpoint: {checkpoint} is already finished at step {step}, nothing is trained", stacklevel=3
+            )
+        run.load(saved, sample)
     bar = _progress_bar(run, steps, step, progress)
     run.wrapped.train()
     while step < steps:
@@ -197,7 +213,7 @@ def _train(
         if checkpoint is not None and (step == steps or (checkpoint_every and step % checkpoint_every == 0)):
             if history.held:
                 history.read(step, run.accelerator)
-            run.save(checkpoint, sample, step, history, accumulate)
+            run.save(checkpoint, sample, step, history)
     bar.close()
     return FitResult(run.model, run.ema, history.tensors(), step)
 
@@ -227,10 +243,9 @@ class _Run:
 
     def __init__(self, model, loss, optimizer, schedule, precision, ema, seed, device):
         self.accelerator = make_accelerator(precision, device)
-        self.device, self.seed = self.accelerator.device, seed
+        self.device = self.accelerator.device
         self.generator = process_generator(seed, self.accelerator.process_index)
         self.model, self.sharded = model.to(self.device), wants_sharding()
-        self.decay = ema
         self.ema = None
         if ema is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -249,6 +264,15 @@ class _Run:
         self.optimizer = optimizer if isinstance(optimizer, Optimizer) else optimizer(trained)
         if self.accelerator.scaler is not None:
             self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+        groups = [{k: v for k, v in plain(g).items() if k != "params"} for g in self.optimizer.param_groups]
+        self.fixed = {  # what a checkpoint and the run that goes on from it have in common, beside the parameters
+            "optimizer": type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__,
+            "options": repr(groups),
+            "processes": self.accelerator.num_processes,
+            "loss": described(loss),
+            "schedule": described(schedule),
+            "python": platform.python_version(),
+        }
         self.scheduler = make_scheduler(schedule, self.optimizer)
 
     def clip(self, limit: float | None) -> Tensor:
@@ -263,6 +287,8 @@ class _Run:
     def update(self) -> None:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if getattr(self.optimizer, "step_was_skipped", False):  # the gradient overflowed at the scaler's last guess
+            return
         if self.scheduler is not None:
             self.scheduler.step()
         if self.ema is not None:
@@ -282,27 +308,20 @@ class _Run:
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def identity(self, accumulate: int) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What has to agree between a checkpoint and the run that goes on from it."""
-        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
-        return {
-            "model": shapes,
-            "optimizer": type(getattr(self.optimizer, "optimizer", self.optimizer)).__name__,
-            "seed": self.seed,
-            "processes": self.accelerator.num_processes,
-            "accumulate": accumulate,
-            "ema": self.decay,
-        }
+        shapes = {name.replace("_orig_mod.", ""): list(p.shape) for name, p in self.model.named_parameters()}
+        return {"model": shapes, **self.fixed}
 
-    def save(self, folder: Path | str, sample: Any, step: int, history: _History, accumulate: int) -> None:
+    def save(self, folder: Path | str, sample: Any, step: int, history: _History) -> None:
         of_process = {
             "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "sampler": sample.state_dict() if hasattr(sample, "state_dict") else None,
+            "sampler": loadable("sample.state_dict()", sample.state_dict()) if hasattr(sample, "state_dict") else None,
         }
         state = {
-            "identity": self.identity(accumulate),
+            "identity": self.identity(),
             "step": step,
             "history": history.rows,
             "model": full_state(self.model, self.sharded),
@@ -333,7 +352,7 @@ class _Run:
         if mine["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(mine["cuda"], self.device)
         if hasattr(sample, "load_state_dict"):
-            sample.load_state_dict(mine["sampler"])
+            sample.load_state_dict(restored(mine["sampler"]))
 
 
 class _History:
@@ -347,10 +366,8 @@ class _History:
         self.held.append((losses, norm, float(lr)))
 
     def read(self, step: int, accelerator: Accelerator) -> dict[str, float]:
-        names = sorted(self.held[-1][0][0])
-        table = torch.stack(
-            [torch.stack([torch.stack([m[n].float() for n in names]) for m in h[0]]).mean(0) for h in self.held]
-        )
+        names = sorted({name for step_losses, *_ in self.held for losses in step_losses for name in losses})
+        table, logged = self._table(names)
         if accelerator.num_processes > 1:
             table = accelerator.reduce(table, "mean")
         table = table.double().cpu()  # the one synchronisation with the device
@@ -359,10 +376,17 @@ class _History:
             first = step - len(self.held) + 1 + int(bad.nonzero()[0])
             raise FloatingPointError(f"the loss of step {first} is {table[bad, names.index('loss')][0].item()}")
         row = {"step": float(step), "lr": self.held[-1][2], "grad_norm": float(self.held[-1][1])}
-        row.update(zip(names, table.mean(0).tolist()))
+        row.update({name: table[logged[:, i], i].mean().item() for i, name in enumerate(names)})
         self.rows.append(row)
         self.held = []
         return row
+
+    def _table(self, names: list[str]) -> tuple[Tensor, Tensor]:
+        """Means ``(steps, names)`` over the batches of each step, and where there was one: not all steps log all."""
+        logged = torch.tensor([[any(n in losses for losses in h[0]) for n in names] for h in self.held])
+        missing = torch.zeros((), device=self.held[0][1].device)
+        cells = [[[losses[n].float() for losses in h[0] if n in losses] or [missing] for n in names] for h in self.held]
+        return torch.stack([torch.stack([torch.stack(cell).mean() for cell in row]) for row in cells]), logged
 
     def tensors(self) -> dict[str, Tensor]:
         names = dict.fromkeys(name for row in self.rows for name in row)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -56,11 +59,23 @@ def read_checkpoint(folder: Path | str) -> dict[str, Any] | None:
     Returns:
         The state; tensors on the CPU. Nothing but data is unpickled.
 
+    Raises:
+        ValueError: the file is damaged, or no checkpoint of a run.
+
     >>> read_checkpoint("no/such/folder") is None
     True
     """
     target = Path(folder) / FILE
-    return torch.load(target, map_location="cpu", weights_only=True) if target.is_file() else None
+    if not target.is_file():
+        return None
+    try:
+        return torch.load(target, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        # Without PyTorch's own words, which would advise to load the file without its safeguard.
+        raise ValueError(
+            f"checkpoint: {target} is damaged or no checkpoint of a run ({type(error).__name__}); remove it, or give "
+            "resume=False or another folder"
+        ) from None
 
 
 def check_same_run(saved: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -76,12 +91,13 @@ def check_same_run(saved: dict[str, Any], identity: dict[str, Any]) -> None:
     >>> check_same_run({"identity": {"seed": 1}}, {"seed": 2})
     Traceback (most recent call last):
     ...
-    ValueError: checkpoint: of another run: seed is 1 there and 2 here
+    ValueError: checkpoint: of another run: seed is 1 there and 2 here; resume=False or another folder begins anew
     """
     differences = []
     for name, here in identity.items():
         there = saved["identity"].get(name)
-        if there == here:
+        other_python = name in ("loss", "schedule") and saved["identity"].get("python") != identity.get("python")
+        if there == here or name == "python" or other_python:  # another Python compiles the same code otherwise
             continue
         if name == "model":
             odd = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
@@ -90,7 +106,29 @@ def check_same_run(saved: dict[str, Any], identity: dict[str, Any]) -> None:
         else:
             differences.append(f"{name} is {there} there and {here} here")
     if differences:
+        differences.append("resume=False or another folder begins anew")
         raise ValueError("checkpoint: of another run: " + "; ".join(differences))
+
+
+def described(function: Any) -> str | None:
+    """The name of a function and a hash of its code, which tell it from another one.
+
+    >>> described(lambda x: x + 1) == described(lambda x: x + 2)
+    False
+    """
+    if function is None:
+        return None
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return name if code is None else f"{name} {hashlib.sha256(_code(code).encode()).hexdigest()[:12]}"
+
+
+def _code(code: CodeType) -> str:
+    constants = [
+        _code(c) if isinstance(c, CodeType) else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
+        for c in code.co_consts
+    ]
+    return repr((code.co_code.hex(), code.co_names, constants))
 
 
 def _drop_partials(folder: Path) -> None:

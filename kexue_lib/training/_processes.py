@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 with warnings.catch_warnings():  # Accelerate imports tqdm's notebook bar, which complains where ipywidgets is missing
     warnings.filterwarnings("ignore", message="IProgress not found")
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
     from accelerate.utils import gather_object
 
 __all__ = [
@@ -25,11 +28,30 @@ __all__ = [
     "gather_object",
     "load_optimizer_state",
     "load_state",
+    "loadable",
     "make_accelerator",
+    "own_settings",
     "plain",
+    "restored",
     "shard",
     "wants_sharding",
 ]
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Give Accelerate's settings back as they were: they belong to the process, and the caller may have his own."""
+    kinds = [AcceleratorState, GradientState] + ([] if dist.is_initialized() else [PartialState])
+    before = [(kind._shared_state, dict(kind._shared_state)) for kind in kinds]
+    try:
+        yield
+    finally:
+        for state, settings in before:
+            state.clear()
+            state.update(settings)
+
+
+_COMPILED = "_orig_mod."
 
 
 def make_accelerator(precision: str, device: torch.device | str | None) -> Accelerator:
@@ -43,14 +65,22 @@ def make_accelerator(precision: str, device: torch.device | str | None) -> Accel
         device: where to train; default: the best there is.
 
     Raises:
-        ValueError: ``precision`` is "fp16" on a CPU.
+        ValueError: ``precision`` is "fp16" on a CPU, or this machine has no such ``device``.
     """
     wanted = torch.device(device) if device is not None else None
+    if wanted is not None and wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device: got {str(wanted)!r}, but PyTorch finds {torch.cuda.device_count()} CUDA devices here"
+        )
     if precision == "fp16" and (wanted.type if wanted else _best_device()) == "cpu":
         raise ValueError("precision: got 'fp16' on a CPU, expected 'bf16' or 'no' there: it needs a GPU")
     AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
     cpu = (wanted.type if wanted else _best_device()) == "cpu"
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    if wanted is not None and accelerator.device.type != wanted.type:
+        raise ValueError(
+            f"device: got {str(wanted)!r}, expected {accelerator.device.type!r}, which Accelerate finds here"
+        )
     if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)
         accelerator.state.device = wanted
@@ -97,10 +127,10 @@ def each_shard(module: nn.Module, action: Literal["unshard", "reshard"]) -> None
 def full_state(module: nn.Module, sharded: bool) -> dict[str, Any]:
     """Return a module's whole state, gathered from all processes if it is sharded.
 
-    All processes have to call it.
+    All processes have to call it. What ``torch.compile`` puts before the names is left out.
     """
     if not sharded:
-        return plain(module.state_dict())
+        return {name.replace(_COMPILED, ""): value for name, value in plain(module.state_dict()).items()}
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -112,7 +142,7 @@ def load_state(module: nn.Module, state: dict[str, Any], sharded: bool) -> None:
     All processes have to call it, each with the whole state.
     """
     if not sharded:
-        module.load_state_dict(state)
+        module.load_state_dict({name: state[name.replace(_COMPILED, "")] for name in module.state_dict()})
         return
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
@@ -148,10 +178,46 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str
 def plain(state: Any) -> Any:
     """Return state without what ``torch.load(weights_only=True)`` refuses.
 
-    That is functions (a schedule keeps its own) and NumPy numbers.
+    That is functions (a schedule keeps its own), NumPy numbers, and NumPy arrays, which :func:`restored` brings back.
     """
+    if isinstance(state, np.ndarray):
+        return {_ARRAY: torch.from_numpy(state.copy())}
     if isinstance(state, dict):
         return {k: plain(v) for k, v in state.items() if not callable(v)}
     if isinstance(state, (list, tuple)):
         return type(state)(plain(v) for v in state)
-    return state.item() if type(state).__module__ == "numpy" else state
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def restored(state: Any) -> Any:
+    """Return what :func:`plain` was given, functions aside."""
+    if isinstance(state, dict):
+        return state[_ARRAY].numpy() if set(state) == {_ARRAY} else {k: restored(v) for k, v in state.items()}
+    return type(state)(restored(v) for v in state) if isinstance(state, (list, tuple)) else state
+
+
+def loadable(name: str, state: Any) -> Any:
+    """Return the state as data that a checkpoint can hold.
+
+    Raises:
+        TypeError: something in it could be written but not read again.
+    """
+
+    def check(part: Any, where: str) -> None:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                check(key, f"a key of {where}")
+                check(value, f"{where}[{key!r}]")
+        elif type(part) in (list, tuple):
+            for i, value in enumerate(part):
+                check(value, f"{where}[{i}]")
+        elif not (part is None or isinstance(part, (bool, int, float, complex, str, bytes, Tensor))):
+            expected = "numbers, strings, tensors and NumPy arrays in dicts, lists and tuples"
+            raise TypeError(f"{where}: got {type(part).__name__}, expected {expected}")
+
+    data = plain(state)
+    check(data, name)
+    return data
+
+
+_ARRAY = "array of NumPy"
