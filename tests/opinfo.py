@@ -58,6 +58,7 @@ class OpInfo:
         tolerance: absolute and relative error allowed, in units of the dtype's eps.
         half_tolerance: the same for the half types, where a kernel may round what lies between.
         second_derivative, forward_mode, vmap, compiles: whether the operator claims these.
+        autocast: whether `torch.autocast` may change the result, as it should inside of a model.
     """
 
     name: str
@@ -72,6 +73,7 @@ class OpInfo:
     forward_mode: bool = True
     vmap: bool = True
     compiles: bool = True
+    autocast: bool = False
 
     def expected(self, sample: Sample) -> Tensor:
         """The reference at each row of a sample, in float64."""

@@ -33,10 +33,11 @@ def differentiable(sample: Sample) -> tuple[Tensor, ...]:
     return tuple(x.clone().requires_grad_() for x in sample.inputs)
 
 
-def gradients(info: OpInfo, sample: Sample) -> tuple[Tensor, tuple[Tensor, ...]]:
+def gradients(info: OpInfo, sample: Sample, autocast: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The result, and the gradients of a fixed random combination of its finite entries."""
     inputs = differentiable(sample)
-    out = sample.call(info.op, *inputs)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):  # as users do it, around the forward pass only
+        out = sample.call(info.op, *inputs)
     finite = out.isfinite()
     weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(out)
     return out.detach(), torch.autograd.grad((out[finite] * weights[finite]).sum(), inputs, materialize_grads=True)
@@ -64,6 +65,20 @@ def test_gradient_in_every_dtype_agrees_with_float64(info: OpInfo):
                 scale = 1 + e.abs().max().item()
                 bound = scale * (8 if dtype.itemsize == 2 else info.tolerance) * torch.finfo(dtype).eps
                 torch.testing.assert_close(a.double(), e, rtol=0, atol=bound)
+
+
+@every_op
+def test_autocast_changes_nothing(info: OpInfo):
+    """Except where the entry says so; there it must work."""
+    for sample in info.samples():
+        sample = sample.to(torch.float32)
+        out, grads = gradients(info, sample, autocast=True)
+        expected, wanted = gradients(info, sample)
+        if info.autocast:
+            torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.1)
+            continue
+        for actual, e in zip((out, *grads), (expected, *wanted)):
+            torch.testing.assert_close(actual, e, rtol=1e-6, atol=1e-6)
 
 
 @every_op

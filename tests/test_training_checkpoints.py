@@ -167,7 +167,7 @@ KILLS = textwrap.dedent(
     import json, os, random, signal, sys, time
     import torch
     sys.path.insert(0, {tests!r})
-    from test_training import adam, draw, minibatches, network, process_generator, squared, weights
+    from test_training_checkpoints import adam, draw, minibatches, network, process_generator, squared, weights
     from kexue_lib.training import fit, warmup_cosine
     from kexue_lib.training._checkpoint import FILE, read_checkpoint
 

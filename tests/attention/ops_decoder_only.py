@@ -129,5 +129,6 @@ OPS = [
         half_tolerance=8.0,
         second_derivative=False,
         forward_mode=False,
+        autocast=True,
     ),
 ]

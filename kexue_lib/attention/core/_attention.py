@@ -144,7 +144,9 @@ def attention(
         causal, window = False, None
     elif causal and window is not None and window >= S:
         window = None
-    from_start = causal and mask is None and window is None and L == S  # what PyTorch's own flag means
+    from_start = causal and mask is None and window is None
+    if L != S:  # an `if` makes a plain bool of sizes that a compiled graph keeps open
+        from_start = False  # PyTorch's own flag aligns to the start
     if from_start or (mask is None and not causal and window is None):
         return _dispatch(query, key, value, None, from_start, scale, dropout)
     mask, seen = _combined(mask, query, key.shape[-2], causal, window)
@@ -191,7 +193,9 @@ def _dispatch(
         width = max(Dk, Dv)
         query, key = pad(query, (0, width - Dk)), pad(key, (0, width - Dk))
         return _dispatch(query, key, pad(value, (0, width - Dv)), mask, causal, scale, dropout)[..., :Dv]
-    options = {"attn_mask": mask, "is_causal": causal, "scale": scale, "dropout_p": dropout, "enable_gqa": Hk < H}
+    options = {"attn_mask": mask, "is_causal": causal, "scale": scale, "dropout_p": dropout, "enable_gqa": False}
+    if Hk < H:  # as above: an `if` makes a plain bool
+        options["enable_gqa"] = True
     if len(batch) == 1:
         return scaled_dot_product_attention(query, key, value, **options)
     query, key, value = (t.reshape(-1, *t.shape[-3:]) for t in (query, key, value))

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
+from kexue_lib._autocast import without_autocast
 from kexue_lib._tracing import is_traced
 from kexue_lib.attention.decoder_only._mixed_directions import MixedSelfAttention, head_masks, mixed_attention
 from kexue_lib.attention.decoder_only._rank_collapse import collapse_curve, collapse_residual
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+@without_autocast
 def attention_matrix(
     query: Float[Tensor, "*batch_q L d"],
     key: Float[Tensor, "*batch_k S d"],
@@ -121,6 +123,7 @@ class RankReport(NamedTuple):
     logabsdet: Float[Tensor, "*batch"]
 
 
+@without_autocast
 def rank_report(matrix: Float[Tensor, "*batch m n"], *, rtol: float = 1e-6) -> RankReport:
     r"""Return singular values and the notions of rank made from them.
 
@@ -170,6 +173,7 @@ def rank_report(matrix: Float[Tensor, "*batch m n"], *, rtol: float = 1e-6) -> R
     )
 
 
+@without_autocast
 def causal_logdet(
     query: Float[Tensor, "*batch L d"],
     key: Float[Tensor, "*batch L d"],
@@ -208,6 +212,7 @@ def causal_logdet(
     return function(query.to(dtype), key.to(dtype), scale, block_size).to(query.dtype)
 
 
+@without_autocast
 def causal_recover(
     attention: Float[Tensor, "*batch_a L L"], output: Float[Tensor, "*batch_o L d"]
 ) -> Float[Tensor, "*batch L d"]:

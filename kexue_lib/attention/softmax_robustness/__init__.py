@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
+from kexue_lib._autocast import without_autocast
 from kexue_lib.attention.softmax_robustness._entropy_range import (
     cosine_entropy_deficit,
     cosine_entropy_min,
@@ -95,6 +96,7 @@ def effective_number(logits: Float[Tensor, "..."], dim: int = -1) -> Float[Tenso
     return torch.where(nothing, 0.0, number).to(logits.dtype)
 
 
+@without_autocast
 def attention_average(scores: Float[Tensor, "*batch n"], values: Float[Tensor, "*batch_v n d"]) -> Float[Tensor, "..."]:
     r"""Softmax average of values: :math:`o=\sum_ip_iv_i`, p = softmax(scores).
 
@@ -118,6 +120,7 @@ def attention_average(scores: Float[Tensor, "*batch n"], values: Float[Tensor, "
     return (p.unsqueeze(-2) @ values.to(p.dtype)).squeeze(-2).to(values.dtype)
 
 
+@without_autocast
 def perturbed_attention(
     scores: Float[Tensor, "*batch n"],
     values: Float[Tensor, "*batch n d"],
@@ -171,6 +174,7 @@ def perturbed_attention(
     return torch.cat(parts)
 
 
+@without_autocast
 def perturbation_moments(
     scores: Float[Tensor, "*batch n"], values: Float[Tensor, "*batch n d"], cv2: float | Tensor
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:

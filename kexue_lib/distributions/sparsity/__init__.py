@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_number
+from kexue_lib._autocast import without_autocast
 from kexue_lib.distributions.sparsity._axioms import AxiomReport, check_axioms
 from kexue_lib.distributions.sparsity._meter import SparsityMeter
 from kexue_lib.distributions.sparsity._power_sums import count, magnitude, power_sums, reduced_dims, scale
@@ -157,6 +158,7 @@ def sparsity_penalty(
     return norm_ratio(x, q, p, dim).mean()
 
 
+@without_autocast
 def gini(x: Float[Tensor, "..."], dim: Dim = -1, keepdim: bool = False) -> Float[Tensor, "..."]:
     """Gini index of the magnitudes: twice the area between the Lorenz curve and the diagonal; larger = sparser.
 

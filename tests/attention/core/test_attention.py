@@ -162,3 +162,10 @@ def test_bad_masks_and_windows():
     for window in (0, -1):
         with pytest.raises(ValueError, match="window"):
             attention(q, q, q, window=window)
+
+
+def test_a_compiled_graph_serves_every_length(without_runtime_types):
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager", dynamic=True)
+    for length, keys in ((9, 9), (11, 11), (5, 12), (1, 7)):
+        q, k, v = torch.randn(2, 4, length, 8), torch.randn(2, 2, keys, 8), torch.randn(2, 2, keys, 8)
+        torch.testing.assert_close(compiled(q, k, v, causal=True), attention(q, k, v, causal=True))
