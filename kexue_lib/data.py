@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from kexue_lib._arguments import check_integer, check_number, check_one_of
+from kexue_lib._extras import needs_notebook_extra
 
 __all__ = [
     "Corpus",
@@ -98,7 +99,8 @@ def digits(
     """
     check_integer("test_size", test_size, 0, _DIGITS - 1)
     check_one_of("scale", scale, ("unit", "symmetric", "standard"))
-    from sklearn.datasets import load_digits
+    with needs_notebook_extra("kexue_lib.data.digits"):
+        from sklearn.datasets import load_digits
 
     bundle = load_digits()
     x, y = torch.from_numpy(bundle.data), torch.from_numpy(bundle.target).long()

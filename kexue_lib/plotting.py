@@ -10,14 +10,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from kexue_lib._arguments import check_shape
+from kexue_lib._extras import needs_notebook_extra
 from kexue_lib._tables import Table, table
+
+with needs_notebook_extra("kexue_lib.plotting"):
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.axes import Axes
 
 __all__ = [
     "DASHES",

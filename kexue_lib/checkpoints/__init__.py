@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kexue_lib._extras import needs_notebook_extra
+
 __all__ = ["MAX_TABLE", "MAX_WEIGHTS", "load", "names", "rounded", "save"]
 
 FOLDER = Path(__file__).parent
@@ -39,7 +41,8 @@ def save(name: str, content: Mapping[str, Any], *, made_with: dict[str, Any]) ->
     versions = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
     made_with = {**made_with, **versions}
     if content and all(isinstance(v, Tensor) for v in content.values()):
-        from safetensors.torch import save as encode
+        with needs_notebook_extra("kexue_lib.checkpoints"):
+            from safetensors.torch import save as encode
 
         # Copies: tied weights share their memory, and a lazy conjugation or sign is not in it.
         tensors = {k: v.detach().cpu().resolve_conj().resolve_neg().contiguous().clone() for k, v in content.items()}
@@ -73,7 +76,8 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     weights, results = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.json"
     if weights.is_file():
-        from safetensors import safe_open
+        with needs_notebook_extra("kexue_lib.checkpoints"):
+            from safetensors import safe_open
 
         with safe_open(weights, framework="pt") as file:
             return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["made_with"])  # noqa: SIM118

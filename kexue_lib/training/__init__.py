@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.std import tqdm
 
 from kexue_lib._arguments import check_integer, check_number, check_one_of
+from kexue_lib._extras import needs_notebook_extra
 from kexue_lib.training._checkpoint import check_same_run, described, read_checkpoint, write_checkpoint
 from kexue_lib.training._processes import (
     Accelerator,
@@ -41,6 +41,9 @@ from kexue_lib.training._processes import (
     wants_sharding,
 )
 from kexue_lib.training._schedule import Schedule, make_scheduler, warmup_cosine, warmup_linear
+
+with needs_notebook_extra("kexue_lib.training"):
+    from tqdm.std import tqdm
 
 __all__ = ["FitResult", "fit", "process_generator", "warmup_cosine", "warmup_linear"]
 

@@ -14,7 +14,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-with warnings.catch_warnings():  # Accelerate imports tqdm's notebook bar, which complains where ipywidgets is missing
+from kexue_lib._extras import needs_notebook_extra
+
+# Accelerate imports tqdm's notebook bar, which complains where ipywidgets is missing.
+with needs_notebook_extra("kexue_lib.training"), warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState, PartialState

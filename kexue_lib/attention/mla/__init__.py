@@ -111,7 +111,7 @@ def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
         d_model=c.d_model, n_heads=c.n_heads, kind="mla", head_dim=c.head_dim, v_head_dim=c.v_head_dim,
         kv_rank=rank, rope_dim=0, norm_latents=False, bias=c.bias,
     )  # fmt: skip
-    out = LatentAttention(config).to(module.q.weight)
+    out = LatentAttention(config, generator=torch.Generator()).to(module.q.weight)  # all weights are written over
     out.q_up.load_state_dict(module.q.state_dict())
     out.out.load_state_dict(module.out.state_dict())
     out.kv_down.weight.copy_(torch.cat([module.k.weight, module.v.weight]))
@@ -144,7 +144,8 @@ def compress_mla(
 
     Raises:
         TypeError: ``kv_rank`` is no integer.
-        ValueError: ``kv_rank`` outside 1…d_c, or a module with ``norm_latents`` or several latent heads.
+        ValueError: ``kv_rank`` outside 1…d_c, a module with ``norm_latents`` or several latent heads, or no ``data``
+            where singular values are equal at the cut (as after :func:`gqa_to_mla`: all of them).
 
     Cost: one singular value decomposition of ``(h (d_k + d_v), d_c)``. Source: arXiv 2502.07864.
     """
@@ -161,11 +162,18 @@ def compress_mla(
         latents = data.double().flatten(0, -2) @ down[: c.kv_rank].T
         latents = latents if bias is None else latents + bias[: c.kv_rank].double()
         weighted = up @ torch.linalg.qr(latents, mode="r").R.T / len(latents) ** 0.5
-    left = torch.linalg.svd(weighted, full_matrices=False).U[:, :kv_rank]
+    left, sizes, _ = torch.linalg.svd(weighted, full_matrices=False)
+    if data is None and kv_rank < len(sizes) and sizes[kv_rank - 1] - sizes[kv_rank] < 1e-6 * sizes[0]:
+        # gqa_to_mla's have no other: which directions stay would be left to the rounding.
+        raise ValueError(
+            f"data: got None, expected inputs of the layer: the singular values {kv_rank} and {kv_rank + 1} of the "
+            "up-projection are equal, so that it does not say itself what to keep"
+        )
+    left = left[:, :kv_rank]
     left = torch.nn.functional.pad(left, (0, kv_rank - left.shape[1]))  # fewer samples than the rank: nothing is lost
     merged = left.T @ up
     config = AttentionConfig(**{**c.__dict__, "kv_rank": kv_rank})
-    out = LatentAttention(config).to(module.kv_up.weight)
+    out = LatentAttention(config, generator=torch.Generator()).to(module.kv_up.weight)
     state = module.state_dict()
     state["kv_up.weight"] = left
     state["kv_down.weight"] = torch.cat([merged @ down[: c.kv_rank], down[c.kv_rank :]])

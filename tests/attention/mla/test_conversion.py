@@ -11,7 +11,9 @@ from attention.mla.formulas import GROUPED, LATENT, layer, normal
 from opinfo import as_users_call
 from torch import Tensor
 
+from kexue_lib.attention.core import LMConfig, SelfAttention
 from kexue_lib.attention.mla import AttentionConfig, LatentAttention, compress_mla, gqa_to_mla, kv_cache_elements
+from kexue_lib.positions.rope import RotaryEmbedding
 
 
 @pytest.mark.parametrize(("kind", "groups"), [("mha", None), ("gqa", 2), ("mqa", None)])
@@ -73,3 +75,34 @@ def test_cut_refuses_what_it_cannot_do():
     for config in (LATENT, replace(LATENT, norm_latents=False, latent_heads=2)):
         with pytest.raises(ValueError, match="module"):
             compress_mla(layer(config), 2)
+
+
+def test_a_cut_among_equal_singular_values_asks_for_data():
+    """The converted layer's are all equal: any cut of half of them could keep all keys and no value."""
+    grouped = layer(AttentionConfig(d_model=24, n_heads=4, kind="gqa", n_kv_heads=2, rope_dim=0))
+    module, x = gqa_to_mla(grouped), normal(200, 24)
+    with pytest.raises(ValueError, match="data: got None"):
+        compress_mla(module, 12)
+    cut = compress_mla(module, 12, data=x)
+    assert error_of_cut(module, cut, x) < 0.6 * (module.kv_down(x) @ module.kv_up.weight.T).square().sum(-1).mean()
+    assert compress_mla(module, module.config.kv_rank).config.kv_rank == module.config.kv_rank
+
+
+def test_conversion_draws_nothing_from_the_global_generator():
+    grouped = layer(AttentionConfig(d_model=24, n_heads=4, kind="gqa", n_kv_heads=2, rope_dim=0))
+    before = torch.get_rng_state()
+    compress_mla(gqa_to_mla(grouped), 12, data=normal(200, 24))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layouts_are_not_mixed_up():
+    """The decoder's attention has the same names and shapes, and pairs halves by default."""
+    decoder = SelfAttention(LMConfig(vocab_size=5, d_model=24, n_heads=4, n_kv_heads=2), 0).double()
+    decoder.position = RotaryEmbedding(6)
+    config = AttentionConfig(d_model=24, n_heads=4, kind="gqa", n_kv_heads=2)
+    with pytest.raises(RuntimeError, match="rope_layout 'half', expected 'interleaved'"):
+        layer(config).load_state_dict(decoder.state_dict())
+    same, x = layer(replace(config, rope_layout="half")), normal(2, 5, 24)
+    same.load_state_dict(decoder.state_dict())
+    expected = decoder(x, positions=torch.arange(5), mask=None, causal=True, cache=None)
+    torch.testing.assert_close(same(x), expected)
