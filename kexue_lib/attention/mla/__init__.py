@@ -111,7 +111,8 @@ def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
         d_model=c.d_model, n_heads=c.n_heads, kind="mla", head_dim=c.head_dim, v_head_dim=c.v_head_dim,
         kv_rank=rank, rope_dim=0, norm_latents=False, bias=c.bias,
     )  # fmt: skip
-    out = LatentAttention(config, generator=torch.Generator()).to(module.q.weight)  # all weights are written over
+    with torch.random.fork_rng(devices=[]):  # all weights are written over: draw nothing from the caller's generator
+        out = LatentAttention(config).to(module.q.weight)
     out.q_up.load_state_dict(module.q.state_dict())
     out.out.load_state_dict(module.out.state_dict())
     out.kv_down.weight.copy_(torch.cat([module.k.weight, module.v.weight]))
@@ -173,7 +174,8 @@ def compress_mla(
     left = torch.nn.functional.pad(left, (0, kv_rank - left.shape[1]))  # fewer samples than the rank: nothing is lost
     merged = left.T @ up
     config = AttentionConfig(**{**c.__dict__, "kv_rank": kv_rank})
-    out = LatentAttention(config, generator=torch.Generator()).to(module.kv_up.weight)
+    with torch.random.fork_rng(devices=[]):  # as above
+        out = LatentAttention(config).to(module.kv_up.weight)
     state = module.state_dict()
     state["kv_up.weight"] = left
     state["kv_down.weight"] = torch.cat([merged @ down[: c.kv_rank], down[c.kv_rank :]])
