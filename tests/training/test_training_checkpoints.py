@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import adam, draw, network, squared, weights
+from training.test_training import adam, draw, network, squared, weights
 
 from kexue_lib.data import minibatches
 from kexue_lib.training import fit, process_generator, warmup_cosine
 from kexue_lib.training._checkpoint import FILE, read_checkpoint, write_checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -167,7 +167,7 @@ KILLS = textwrap.dedent(
     import json, os, random, signal, sys, time
     import torch
     sys.path.insert(0, {tests!r})
-    from test_training_checkpoints import adam, draw, minibatches, network, process_generator, squared, weights
+    from training.test_training_checkpoints import adam, draw, minibatches, network, process_generator, squared, weights
     from kexue_lib.training import fit, warmup_cosine
     from kexue_lib.training._checkpoint import FILE, read_checkpoint
 

@@ -18,7 +18,7 @@ from kexue_lib.mlp import mlp
 from kexue_lib.training import _Run, fit, process_generator, warmup_cosine, warmup_linear
 from kexue_lib.training._checkpoint import read_checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def network(seed=0, width=8, dropout=0.0):
@@ -250,7 +250,7 @@ PROCESSES = textwrap.dedent(
     """
     import sys, torch, torch.distributed as dist
     sys.path.insert(0, {tests!r})
-    from test_training import adam, draw, network, squared, weights
+    from training.test_training import adam, draw, network, squared, weights
     from kexue_lib.training import fit, warmup_linear
     def probe(model):
         return {{"probe": squared(model, draw(torch.Generator().manual_seed(0)))}}
