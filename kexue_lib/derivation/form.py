@@ -6,6 +6,7 @@ they stand, where calling the constructors would collect, cancel and reorder.
 
 import ast
 import functools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,9 @@ def write(statement: Any, given: Sequence[Any] = ()) -> str:
     >>> write(sp.Eq(x + 1, 1 + x, evaluate=False))
     "Statement(Equality(Add(Symbol('x', positive=True), Integer(1)), Add(Symbol('x', positive=True), Integer(1))))"
     """
-    return f"Statement({', '.join(sp.srepr(part) for part in (statement, *given))})"
+    text = f"Statement({', '.join(sp.srepr(part) for part in (statement, *given))})"
+    order: dict[str, int] = {}  # SymPy counts dummies from a random number on
+    return re.sub(r"dummy_index=(\d+)", lambda m: f"dummy_index={order.setdefault(m[1], len(order))}", text)
 
 
 def read(text: str) -> tuple[Any, tuple[Any, ...]]:

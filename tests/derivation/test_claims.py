@@ -189,6 +189,18 @@ def test_form_is_read_back_to_the_same_statement(statement, given):
     assert form.write(again, conditions) == text
     assert sp.srepr(again) == sp.srepr(statement)
 
+def test_form_is_the_same_for_other_dummies():
+    texts = set()
+    for _ in range(2):
+        i, j = sp.Dummy("i", integer=True), sp.Dummy("i", integer=True)
+        statement = sp.Eq(sp.Sum(X[i] * sp.Sum(X[j], (j, 1, i)), (i, 1, n)), a, evaluate=False)
+        texts.add(form.write(statement))
+        again = form.read(form.write(statement))[0]
+        assert form.write(again) == form.write(statement)
+        assert len(again.atoms(sp.Dummy)) == 2
+    assert len(texts) == 1
+
+
 def test_form_keeps_the_order_of_factors_and_terms():
     statement = sp.Eq(sp.exp(-(x**2)) * (2 * a**2) ** (-n / 2) / sp.gamma(n / 2), sp.sqrt(2) * a - n, evaluate=False)
     assert form.read(form.write(statement, ()))[0] == statement  # the same text may be printed of several orders
