@@ -13,7 +13,7 @@ _P, _R = ParamSpec("_P"), TypeVar("_R")
 
 
 def without_autocast(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The function as it is outside of ``torch.autocast``; its first argument is a tensor.
+    """The function as it is outside of ``torch.autocast``, on the device of its first tensor.
 
     >>> product = without_autocast(lambda x: x @ x)
     >>> with torch.autocast("cpu", torch.bfloat16):
@@ -23,8 +23,7 @@ def without_autocast(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        kind = first.device.type if isinstance(first, Tensor) else "cpu"
+        kind = next((x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), "cpu")
         if not torch.is_autocast_enabled(kind):
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):

@@ -26,11 +26,16 @@ from kexue_lib.attention.softmax_robustness import (
     perturbed_attention,
 )
 from kexue_lib.attention.tied_embedding import expected_initial_loss
+from kexue_lib.checkpoints import load
 from kexue_lib.distributions.fourier_density import FourierDensity
 from kexue_lib.distributions.smooth_topk import grad_topk
 from kexue_lib.distributions.softmax_alternatives import entmax
 from kexue_lib.distributions.squareplus import squareplus
-from kexue_lib.plotting import PALETTE, use_style
+from kexue_lib.plotting import MARKERS, PALETTE, use_style
+from kexue_lib.positions.rerope import rectified_distance
+from kexue_lib.positions.rope import inverse_frequencies
+from kexue_lib.positions.rope_base_bound import similarity_gap
+from kexue_lib.positions.rope_bias import rotary_kernel, sandwich_biases
 
 MAPS = Path(__file__).resolve().parent.parent / "_static" / "maps"
 BLUE, ORANGE, GREEN = PALETTE[:3]
@@ -72,7 +77,7 @@ class Arrow(NamedTuple):
 
 
 def main() -> None:
-    """Write one PNG for each part that has a map."""
+    """Write one PNG for each drawing."""
     use_style()
     MAPS.mkdir(exist_ok=True)
     for part, draw in DRAWINGS.items():
@@ -257,7 +262,107 @@ def draw_first_loss(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-DRAWINGS: dict[str, Callable[[], Figure]] = {"distributions": distributions, "attention": attention}
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+def positions() -> Figure:
+    """Return the map of the part on positions: what a model knows of a distance it was not trained on."""
+    panels = [
+        Panel("RoPE as digits", "which digits are known?", UPPER_LEFT, draw_digits),
+        Panel("ReRoPE", "which distances are known?", UPPER_RIGHT, draw_distances),
+        Panel("The base", "how far does a copy stand out?", LEFT, draw_gap),
+        Panel("Biases", "a kernel of the distance", RIGHT, draw_kernel),
+        Panel("All on one model", "accuracy against length", LOWER_RIGHT, draw_text_curves),
+    ]
+    arrows = [
+        Arrow(ACROSS_TOP, "change the\ndistance", (0.497, 0.84)),
+        Arrow(DOWN_LEFT, "the slowest digit", (0.27, 0.66)),
+        Arrow(DOWN_TOP, "near tokens first", (0.77, 0.66)),
+        Arrow(BACK_ACROSS, "the same\ncosines", (0.50, 0.515)),
+        Arrow(DOWN_BOTTOM, "measured", (0.77, 0.335)),
+    ]
+    thread = (
+        "The common thread: a score sees the\ndistance r as a sum of cosines. Beyond\n"
+        "the trained length, either the cosines\nor the distance have to be kept inside\nwhat training has seen."
+    )
+    return draw_map(panels, arrows, thread)
+
+
+def draw_digits(axes: Axes) -> None:
+    """Three pairs of a rotary embedding over 512 positions; orange is what training on 64 has seen."""
+    m = torch.arange(512, dtype=torch.float64)
+    for row, theta in enumerate((0.25, 0.05, 0.01)):
+        axes.plot(m, (m * theta).cos() - 2.6 * row, color=BLUE, lw=1, ls="-")
+        axes.plot(m[:64], (m[:64] * theta).cos() - 2.6 * row, color=ORANGE, lw=2.5, ls="-")
+
+
+def draw_distances(axes: Axes) -> None:
+    """The distance that a score sees, against the true one: as trained, compressed, clipped."""
+    r = torch.arange(256, dtype=torch.float64)
+    for distance, colour, style in (
+        (r, "#4D4D4D", ":"),
+        (rectified_distance(r, 32, 8.0), BLUE, "--"),
+        (rectified_distance(r, 32), ORANGE, "-"),
+    ):
+        axes.plot(r, distance, color=colour, ls=style, lw=2)
+    axes.set(ylim=(-4, 100))
+
+
+def draw_gap(axes: Axes) -> None:
+    """How much more a copy of the query scores than noise, by distance, for the bases 10⁴ and 5·10⁵, d = 128."""
+    m = torch.logspace(0, 5, 400, dtype=torch.float64).round()
+    for base, colour, style in ((1e4, BLUE, "-"), (5e5, ORANGE, "--")):
+        axes.semilogx(m, similarity_gap(m, base, 128), color=colour, ls=style, lw=1.5)
+    axes.axhline(0, color="#4D4D4D", lw=1)
+    axes.minorticks_off()
+
+
+def draw_kernel(axes: Axes) -> None:
+    """The kernel of equal biases on all cosines, by distance, d = 64."""
+    r = torch.arange(256, dtype=torch.float64)
+    a, b = sandwich_biases(64, 1.0, dtype=torch.float64)
+    axes.plot(r, rotary_kernel(a, b, r, inverse_frequencies(64)), color=BLUE, lw=2)
+    axes.axhline(0, color="#4D4D4D", lw=1)
+
+
+def draw_text_curves(axes: Axes) -> None:
+    """Accuracy on text of RoPE as trained and of ReRoPE, means of three seeds."""
+    content, _ = load("positions/comparison")
+    for method, colour, style in (("RoPE as trained", BLUE, "-"), ("ReRoPE, w = 32, log n", ORANGE, "--")):
+        mean = torch.tensor(content["curves"]["text"][method]).mean(1)
+        axes.semilogx(content["lengths"], mean, color=colour, ls=style, lw=2, marker="o", ms=4)
+    axes.minorticks_off()
+
+
+def positions_comparison() -> Figure:
+    """Return the accuracies of all methods of the part: text above, a repeated passage below, three seeds each."""
+    content, _ = load("positions/comparison")
+    names = {"text": "Text", "rep96": "A passage of 96 bytes that repeats"}
+    figure, every = plt.subplots(2, 1, figsize=(7.0, 8.6), sharex=True, layout="constrained")
+    for axes, (kind, title) in zip(every, names.items()):
+        for i, (method, rows) in enumerate(content["curves"][kind].items()):
+            values = 100 * torch.tensor(rows)
+            again = i >= len(PALETTE)  # a colour that is there already gets hollow markers and a broken line
+            style = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+            style |= {"mfc": "white", "ls": "--"} if again else {"ls": "-"}
+            lengths = torch.tensor(content["lengths"]) * 2 ** (0.02 * (i - 4.5))  # error bars side by side
+            error = values.std(1) / values.shape[1] ** 0.5
+            axes.errorbar(lengths, values.mean(1), error, lw=1.5, ms=5, capsize=2, label=method, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(content["lengths"][0] / 1.3, content["lengths"][-1] * 1.3)
+        axes.set(title=title, ylabel="accuracy of the last bytes, %")
+        axes.set_xticks(content["lengths"], [str(n) for n in content["lengths"]])
+    every[1].set(xlabel="bytes that are read (trained on 64)")
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+DRAWINGS: dict[str, Callable[[], Figure]] = {
+    "distributions": distributions,
+    "attention": attention,
+    "positions": positions,
+    "positions_comparison": positions_comparison,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,15 +17,16 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from kexue_lib._arguments import check_broadcast, check_dtype, check_integer, check_number, check_one_of, check_shape
+from kexue_lib._tracing import is_traced
 
 __all__ = [
     "RotaryEmbedding",
     "apply_rotary",
     "cos_sin",
     "inverse_frequencies",
-    "keep_layout",
     "layout_permutation",
     "log_length_scale",
 ]
@@ -174,7 +175,10 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
         if layout == "half":
             return torch.cat([*turned, x[..., 2 * pairs :]], dim=-1)
         return torch.cat([torch.stack(turned, dim=-1).flatten(-2), x[..., 2 * pairs :]], dim=-1)
-    return _Rotation.apply(x, cos, sin, layout)
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or cos.requires_grad or sin.requires_grad)
+    if differentiated or is_traced() or forward_ad._current_level >= 0:
+        return _Rotation.apply(x, cos, sin, layout)
+    return _Rotation.forward(x, cos, sin, layout)  # binding the arguments for autograd takes longer than a short turn
 
 
 def apply_rotary(
@@ -261,33 +265,6 @@ def layout_permutation(
     return index
 
 
-def keep_layout(module: nn.Module) -> None:
-    """Write ``module.config.rope_layout`` beside the weights of an attention module, and check it at loading.
-
-    The names and shapes of the weights are the same in both layouts, the function is not. The layout travels in the
-    metadata of ``state_dict()``; weights without any are taken as they are.
-
-    Args:
-        module: with queries, keys and a ``config``.
-    """
-    module.register_state_dict_post_hook(_write_layout)
-    module.register_load_state_dict_pre_hook(_check_layout)
-
-
-def _write_layout(module: nn.Module, _state: dict, _prefix: str, metadata: dict) -> None:
-    metadata["rope_layout"] = module.config.rope_layout
-
-
-def _check_layout(module, _state, prefix: str, metadata: dict, _strict, _missing, _unexpected, errors: list) -> None:
-    own, theirs = module.config.rope_layout, metadata.get("rope_layout", module.config.rope_layout)
-    if own != theirs:
-        where = prefix.rstrip(".") or type(module).__name__
-        errors.append(
-            f"{where}: got weights of rope_layout {theirs!r}, expected {own!r}: set it in the config, or permute the "
-            "rows of q and k by kexue_lib.positions.rope.layout_permutation"
-        )
-
-
 def log_length_scale(positions: Tensor, train_length: int, *, clip: bool = True) -> Float[Tensor, "*shape"]:
     r"""Return the factors by which queries grow so that attention keeps its entropy beyond the training length.
 
@@ -364,9 +341,10 @@ class RotaryEmbedding(nn.Module):
         check_shape("inv_freq", inv_freq, (self.rotary_dim // 2,))
         self.inv_freq = inv_freq.detach().to(device="cpu", dtype=torch.float64)
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._latest: tuple[Tensor, Tensor, tuple, tuple[Tensor, Tensor]] | None = None
 
     def __getstate__(self):
-        return {**self.__dict__, "_tables": {}}  # copies and pickles rebuild the tables
+        return {**self.__dict__, "_tables": {}, "_latest": None}  # copies and pickles rebuild the tables
 
     def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         table = self._tables.get((device, dtype))
@@ -411,10 +389,20 @@ class RotaryEmbedding(nn.Module):
             ValueError: ``positions`` of another shape.
         """
         check_broadcast("positions", positions, (*x.shape[:-3], x.shape[-2]), "the batch and the length of x")
-        cos, sin = self.table(positions, torch.promote_types(x.dtype, torch.float32))
+        cos, sin = self._table_of(positions, torch.promote_types(x.dtype, torch.float32))
         if positions.ndim > 1:  # (batch, n, pairs) -> (batch, 1, n, pairs): all heads share the table
             cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
         return apply_rotary(x, cos, sin, layout=self.layout)
+
+    def _table_of(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The table of these positions, kept for the next call: queries and keys of all layers ask for the same."""
+        if is_traced() or positions.is_inference():  # nothing tells whether those were written over
+            return self.table(positions, dtype)
+        key, held = (positions._version, dtype, self.attention_factor), self._latest
+        if held is None or held[0] is not positions or held[1] is not self.inv_freq or held[2] != key:
+            with torch.inference_mode(False):
+                self._latest = held = (positions, self.inv_freq, key, self.table(positions, dtype))
+        return held[3]
 
     def forward(
         self,

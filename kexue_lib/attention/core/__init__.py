@@ -28,6 +28,7 @@ from kexue_lib.attention.core._blocks import (
 )
 from kexue_lib.attention.core._cache import Cache, LayerCache
 from kexue_lib.attention.core._checks import check_forward, check_generation
+from kexue_lib.attention.core._layout import keep_layout
 from kexue_lib.attention.core._llama import llama_weights
 from kexue_lib.attention.core._lookup_task import lookup_accuracy, lookup_batches
 from kexue_lib.attention.core._sampling import sample, truncate_log_probs
@@ -46,6 +47,7 @@ __all__ = [
     "Unrotated",
     "attention",
     "causal_mask",
+    "keep_layout",
     "llama_weights",
     "lookup_accuracy",
     "lookup_batches",

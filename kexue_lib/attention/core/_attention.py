@@ -134,8 +134,9 @@ def attention(
     if isinstance(scale, Tensor):
         query, scale = query * scale.to(query.dtype), 1.0
     scale = Dk**-0.5 if scale is None else scale
-    batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
-    query, key, value = (t.expand(*batch, *t.shape[-3:]) for t in (query, key, value))
+    if not query.shape[:-3] == key.shape[:-3] == value.shape[:-3]:
+        batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
+        query, key, value = (t.expand(*batch, *t.shape[-3:]) for t in (query, key, value))
     if causal and L == 1:  # the last token sees everything, or the last `window` keys: no mask at all
         if window is not None:
             start = max(0, S - window)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from kexue_lib._arguments import check_integer, check_one_of
 from kexue_lib.attention.core._attention import attention
 from kexue_lib.attention.core._cache import LayerCache
-from kexue_lib.positions.rope import keep_layout, log_length_scale
+from kexue_lib.attention.core._layout import keep_layout
+from kexue_lib.positions.rope import log_length_scale
 
 
 @dataclass(frozen=True, kw_only=True)

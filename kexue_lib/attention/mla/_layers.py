@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.init import normal_, zeros_
 
 from kexue_lib._arguments import check_one_of
-from kexue_lib.attention.core import LayerCache, attention, causal_mask
+from kexue_lib.attention.core import LayerCache, attention, causal_mask, keep_layout
 from kexue_lib.attention.mla._caches import buffer_shapes
 from kexue_lib.attention.mla._config import AttentionConfig
-from kexue_lib.positions.rope import RotaryEmbedding, keep_layout
+from kexue_lib.positions.rope import RotaryEmbedding
 
 Form = Literal["auto", "expanded", "absorbed"]
 
