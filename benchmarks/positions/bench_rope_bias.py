@@ -1,0 +1,66 @@
+"""rope_bias beside the ways one would write by hand: an explicit mask of biases, and a loop over diagonals.
+
+Run: python -m benchmarks.positions.bench_rope_bias [--save]
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.measure import Report
+from kexue_lib.attention.core import attention
+from kexue_lib.positions.rope import RotaryEmbedding
+from kexue_lib.positions.rope_bias import append_kernel, distance_profile, rotary_kernel
+
+
+def by_mask(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Tensor:
+    """The kernel at all distances, gathered into an n × n mask."""
+    place = torch.arange(q.shape[-2])
+    distance = place[:, None] - place
+    mask = rotary_kernel(a, b, place, rope.inv_freq)[:, distance.clamp(min=0)] * q.shape[-1] ** -0.5
+    mask.masked_fill_(distance < 0, -torch.inf)
+    return scaled_dot_product_attention(*rope(q, k), v, attn_mask=mask[None])
+
+
+def by_width(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Tensor:
+    """The kernel as more components of queries and keys."""
+    return attention(*append_kernel(q, k, a, b, rope.inv_freq), v, causal=True, scale=q.shape[-1] ** -0.5)
+
+
+def by_loop(scores: Tensor) -> Tensor:
+    return torch.stack([scores.diagonal(-r, -2, -1).mean(-1) for r in range(scores.shape[-1])], dim=-1)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    report = Report("Query and key biases under RoPE")
+    q, k, v = torch.randn(3, 1, 4, 4096, 64).unbind()
+    a, b = torch.randn(2, 4, 64).unbind()
+    rope = RotaryEmbedding(64)
+    apart = (by_width(q, k, v, a, b, rope) - by_mask(q, k, v, a, b, rope)).abs().max().item()
+    report.number("largest difference of the two ways", apart)
+    report.compare(
+        "causal attention with a kernel, (1, 4, 4096, 64), float32",
+        {
+            "append_kernel": lambda: by_width(q, k, v, a, b, rope),
+            "n × n mask": lambda: by_mask(q, k, v, a, b, rope),
+            "no kernel at all": lambda: attention(*rope(q, k), v, causal=True),
+        },
+        baseline="append_kernel",
+        rounds=15,
+    )
+    scores = torch.randn(2048, 2048)
+    report.compare(
+        "mean by distance, 2048 × 2048, float32",
+        {"distance_profile": lambda: distance_profile(scores), "loop over diagonals": lambda: by_loop(scores)},
+        baseline="distance_profile",
+        rounds=31,
+    )
+    report.finish("positions/rope_bias")
+
+
+if __name__ == "__main__":
+    main()
