@@ -163,8 +163,8 @@ class DecoderLM(nn.Module):
         Args:
             tokens: ids ``(B, L)``.
             positions: ``(L,)`` or ``(B, L)``; default: go on from the last position of each row of the cache.
-            mask: boolean ``(L, S)``, ``(B, 1, L, S)`` or ``(B, H, L, S)``, True where visible; what ``causal`` hides
-                stays hidden. A padding mask ``(B, S)`` is given as ``mask[:, None, None]``.
+            mask: boolean ``(L, S)``, ``(H, L, S)``, ``(B, 1, L, S)`` or ``(B, H, L, S)``, True where visible; what
+                ``causal`` hides stays hidden. A padding mask ``(B, S)`` is given as ``mask[:, None, None]``.
             causal: whether later tokens are hidden; default ``config.causal``. A prefix-LM says False beside its mask.
             cache: from :meth:`new_cache`; the tokens are appended.
             return_hidden: return what the head would be applied to.

@@ -32,9 +32,9 @@ def check_forward(tokens: Any, positions: Tensor | None, mask: Tensor | None, co
         return
     check_dtype("mask", mask, "bool")
     S = stored + L
-    if mask.ndim < 4 and mask.shape != (L, S):
+    if mask.ndim < 2 or (mask.ndim < 4 and mask.shape[-2:] != (L, S)):
         raise ValueError(
-            f"mask: got shape {tuple(mask.shape)}, expected (L, S) = ({L}, {S}) or (B, 1, L, S); "
+            f"mask: got shape {tuple(mask.shape)}, expected (L, S) = ({L}, {S}), (H, L, S) or (B, 1, L, S); "
             "a padding mask (B, S) is given as mask[:, None, None]"
         )
     check_broadcast("mask", mask, (B, config.n_heads, L, S), "(B, H, L, S)")
