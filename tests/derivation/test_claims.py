@@ -189,6 +189,7 @@ def test_form_is_read_back_to_the_same_statement(statement, given):
     assert form.write(again, conditions) == text
     assert sp.srepr(again) == sp.srepr(statement)
 
+
 def test_form_is_the_same_for_other_dummies():
     texts = set()
     for _ in range(2):
