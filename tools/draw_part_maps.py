@@ -31,6 +31,9 @@ from kexue_lib.distributions.fourier_density import FourierDensity
 from kexue_lib.distributions.smooth_topk import grad_topk
 from kexue_lib.distributions.softmax_alternatives import entmax
 from kexue_lib.distributions.squareplus import squareplus
+from kexue_lib.optimization.amos_recipes import decay_factor, kappa_from_half_life
+from kexue_lib.optimization.scaling_law import quantized_loss
+from kexue_lib.optimization.sgd_convergence import optimal_constant_lr, optimal_sqrt_scale, regret_bound
 from kexue_lib.plotting import MARKERS, PALETTE, use_style
 from kexue_lib.positions.rerope import rectified_distance
 from kexue_lib.positions.rope import inverse_frequencies
@@ -262,6 +265,76 @@ def draw_first_loss(axes: Axes) -> None:
     axes.minorticks_off()
 
 
+# --- optimization -----------------------------------------------------------------------------------------------------
+
+
+def optimization() -> Figure:
+    """Return the map of the part on optimization: what is known of one update θ ← θ − ηu."""
+    panels = [
+        Panel("Gradient flow", "which way is steepest?", UPPER_LEFT, draw_paths),
+        Panel("SGD", "how far from the best loss?", UPPER_RIGHT, draw_bounds),
+        Panel("Amos", "how long is a step?", LEFT, draw_decay),
+        Panel("Lion", "what is u made of?", RIGHT, draw_past),
+        Panel("Scaling laws", "what is left in the end?", LOWER_RIGHT, draw_quanta),
+    ]
+    arrows = [
+        Arrow(ACROSS_TOP, "steps, noise", (0.497, 0.83)),
+        Arrow(DOWN_LEFT, "lengths", (0.27, 0.66)),
+        Arrow(DOWN_TOP, "directions", (0.77, 0.66)),
+        Arrow(BACK_ACROSS, "both rates", (0.50, 0.505)),
+        Arrow(DOWN_BOTTOM, "many steps", (0.77, 0.335)),
+    ]
+    thread = (
+        "The common thread: one update,\n$\\theta\\leftarrow\\theta-\\eta\\,u$. What is u, how long\n"
+        "is η, and what does a training of\nmany such steps leave?"
+    )
+    return draw_map(panels, arrows, thread)
+
+
+def draw_paths(axes: Axes) -> None:
+    """Two ways down the valley x²/2 + 4y²: steepest in the Euclidean norm, and in the largest coordinate."""
+    x, y = torch.meshgrid(torch.linspace(-0.4, 2.4, 80), torch.linspace(-0.7, 1.3, 80), indexing="xy")
+    axes.contour(x, y, (x**2 / 2 + 4 * y**2), levels=[0.05, 0.3, 1, 2.5, 5], colors="#BBBBBB", linewidths=1)
+    time = torch.linspace(0, 6, 200)
+    axes.plot(2 * (-time).exp(), (-8 * time).exp(), color=BLUE, lw=2)
+    axes.plot((2 - time).clamp(min=0), (1 - time).clamp(min=0), color=ORANGE, lw=2, ls="--")
+
+
+def draw_bounds(axes: Axes) -> None:
+    """The bound on the average regret by the number of steps, for the best constant rate and for α/√t; D = G = 1."""
+    many = [2**n for n in range(1, 13)]
+    constant = [regret_bound(torch.full((n,), optimal_constant_lr(1.0, 1.0, n)), 1.0, 1.0) for n in many]
+    scale = optimal_sqrt_scale(1.0, 1.0)
+    falling = [regret_bound(scale / torch.arange(1, n + 1).sqrt(), 1.0, 1.0) for n in many]
+    for bound, colour, style in ((constant, BLUE, "-"), (falling, ORANGE, "--")):
+        axes.loglog(many, [float(x) for x in bound], color=colour, ls=style, lw=2)
+    axes.minorticks_off()
+
+
+def draw_decay(axes: Axes) -> None:
+    """The factors 1/(1 + κt) and its square with a half-life of 100 steps."""
+    t = torch.arange(1, 10_001)
+    for mode, colour, style in (("inverse_time", BLUE, "-"), ("inverse_square", ORANGE, "--")):
+        axes.loglog(t, decay_factor(t, kappa_from_half_life(100.0, mode), mode), color=colour, ls=style, lw=2)
+    axes.minorticks_off()
+
+
+def draw_past(axes: Axes) -> None:
+    """The weights of the last 24 gradients in Lion's update, and in a momentum of 0.9."""
+    j = torch.arange(24)
+    lion = torch.where(j == 0, 0.1, 0.9 * 0.01 * 0.99 ** (j - 1.0))
+    axes.bar(j, 0.1 * 0.9**j, width=0.8, color=ORANGE, alpha=0.45)
+    axes.bar(j, lion, width=0.8, color=BLUE)
+
+
+def draw_quanta(axes: Axes) -> None:
+    """The loss that is left when n of the skills are learned, for γ = 0.4 and 1."""
+    n = torch.logspace(0, 5, 60, dtype=torch.float64).round()
+    for gamma, colour, style in ((0.4, BLUE, "-"), (1.0, ORANGE, "--")):
+        axes.loglog(n, quantized_loss(n, gamma), color=colour, ls=style, lw=2)
+    axes.minorticks_off()
+
+
 # --- positions --------------------------------------------------------------------------------------------------------
 
 
@@ -362,6 +435,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "attention": attention,
     "positions": positions,
     "positions_comparison": positions_comparison,
+    "optimization": optimization,
 }
 
 if __name__ == "__main__":

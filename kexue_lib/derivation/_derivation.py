@@ -342,6 +342,7 @@ class Derivation:
         labels = tuple(dict.fromkeys(claim.label for claim, _ in used))
         weakest = min([decision.evidence, *(claim.evidence for claim, _ in used)], key=EVIDENCE.index)
         decision = decision._replace(evidence=weakest)
+        conditions = tuple(c for c in conditions if c not in (sp.true, True))
         words = plain(statement) + (f" given {', '.join(map(plain, conditions))}" if conditions else "")
         text = form.write(statement, conditions)
         claim = self._record(title, rows, where, words, decision, scope, instance, labels, text)

@@ -363,10 +363,10 @@ class _History:
 
     def __init__(self):
         self.rows: list[dict[str, float]] = []
-        self.held: list[tuple[list[dict[str, Tensor]], Tensor, float]] = []
+        self.held: list[tuple[list[dict[str, Tensor]], Tensor, float | Tensor]] = []
 
-    def hold(self, losses: list[dict[str, Tensor]], norm: Tensor, lr: float) -> None:
-        self.held.append((losses, norm, float(lr)))
+    def hold(self, losses: list[dict[str, Tensor]], norm: Tensor, lr: float | Tensor) -> None:
+        self.held.append((losses, norm, lr.detach().clone() if isinstance(lr, Tensor) else lr))
 
     def read(self, step: int, accelerator: Accelerator) -> dict[str, float]:
         names = sorted({name for step_losses, *_ in self.held for losses in step_losses for name in losses})
@@ -378,7 +378,7 @@ class _History:
         if bad.any():
             first = step - len(self.held) + 1 + int(bad.nonzero()[0])
             raise FloatingPointError(f"the loss of step {first} is {table[bad, names.index('loss')][0].item()}")
-        row = {"step": float(step), "lr": self.held[-1][2], "grad_norm": float(self.held[-1][1])}
+        row = {"step": float(step), "lr": float(self.held[-1][2]), "grad_norm": float(self.held[-1][1])}
         row.update({name: table[logged[:, i], i].mean().item() for i, name in enumerate(names)})
         self.rows.append(row)
         self.held = []

@@ -1,0 +1,110 @@
+"""AdamW, Lion, Signum and Tiger on digits with noisy labels: rates chosen on some seeds, compared on others.
+
+Run by ``python -m kexue_lib.checkpoints.optimization.lion`` with one thread, about ten minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from kexue_lib.checkpoints import rounded, save
+from kexue_lib.data import digits, flip_labels, minibatches
+from kexue_lib.mlp import mlp
+from kexue_lib.optimization.lion import Lion, Tiger, adam_update_rms
+from kexue_lib.training import fit, warmup_cosine
+
+__all__ = ["BATCHES", "CHOOSING", "COMPARING", "METHODS", "ROUNDINGS", "main", "trained"]
+
+BATCHES = {8: 2000, 256: 400}  # steps for each batch size
+CHOOSING, COMPARING = range(4), range(4, 12)  # seeds
+NOISE, DECAY = 0.3, 0.1
+FACTOR = 1 / adam_update_rms(0.9)
+COARSE = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {
+    "AdamW": (lambda p, lr: AdamW(p, lr, weight_decay=DECAY), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "Lion": (lambda p, lr: Lion(p, lr, weight_decay=DECAY * FACTOR), COARSE),
+    "Lion, AdamW's decay": (lambda p, lr: Lion(p, lr, weight_decay=DECAY), COARSE),
+    "Signum": (lambda p, lr: Lion(p, lr, betas=(0.9, 0.9), weight_decay=DECAY * FACTOR), COARSE),
+    "Tiger": (lambda p, lr: Tiger(p, lr), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+}
+ROUNDINGS: dict[str, tuple[torch.dtype, dict]] = {
+    "float32": (torch.float32, {}),
+    "nearest": (torch.bfloat16, {}),
+    "nearest, float32 momentum": (torch.bfloat16, {"momentum_dtype": torch.float32}),
+    "stochastic": (torch.bfloat16, {"rounding": "stochastic"}),
+    "kahan": (torch.bfloat16, {"rounding": "kahan"}),
+}
+
+
+def trained(
+    make: Callable[[list[nn.Parameter]], Optimizer], batch: int, seed: int, dtype: torch.dtype = torch.float32
+) -> float:
+    """Return the test loss on clean labels after training on noisy ones.
+
+    Args:
+        make: makes the optimizer from the parameters.
+        batch: images of a step; a key of ``BATCHES``.
+        seed: of weights, noise and batches.
+        dtype: of parameters and activations.
+    """
+    data, generator = digits(dtype=dtype), torch.Generator().manual_seed(seed)
+    noisy = flip_labels(data.y_train, NOISE, 10, generator=generator)
+    model = mlp([64, 128, 128, 10], generator=generator).to(dtype)
+    steps = BATCHES[batch]
+    fit(
+        model,
+        lambda network, xy: F.cross_entropy(network(xy[0]).float(), xy[1]),
+        minibatches(data.x_train, noisy, batch_size=batch),
+        optimizer=make,
+        schedule=warmup_cosine(steps, warmup=steps // 20),
+        steps=steps,
+        log_every=steps,
+        seed=seed,
+        progress=False,
+    )
+    with torch.no_grad():
+        return F.cross_entropy(model(data.x_test).float(), data.y_test).item()
+
+
+def main() -> None:
+    """Choose rates, compare, round, and store the losses.
+
+    One thread; about ten minutes.
+    """
+    torch.set_num_threads(1)
+    chosen: dict[str, dict[str, float]] = {}
+    sweep: dict[str, dict[str, list[list[float]]]] = {}
+    compared: dict[str, dict[str, list[float]]] = {}
+    for batch in BATCHES:
+        chosen[str(batch)], sweep[str(batch)], compared[str(batch)] = {}, {}, {}
+        for name, (make, rates) in METHODS.items():
+            losses = [[trained(partial(make, lr=lr), batch, seed) for seed in CHOOSING] for lr in rates]
+            best = min(zip(rates, losses), key=lambda pair: sum(pair[1]))[0]
+            again = [trained(partial(make, lr=best), batch, seed) for seed in COMPARING]
+            chosen[str(batch)][name], sweep[str(batch)][name], compared[str(batch)][name] = best, losses, again
+            print(batch, name, best, [round(sum(v) / len(v), 4) for v in losses], sum(again) / len(again), flush=True)
+    rate = chosen["256"]["Lion"]
+    in_bf16: dict[str, dict[str, list[float]]] = {}
+    for lr in (rate, rate / 10):
+        in_bf16[f"{lr:g}"] = {}
+        for name, (dtype, options) in ROUNDINGS.items():
+            make = partial(Lion, lr=lr, weight_decay=DECAY * FACTOR, **options)
+            in_bf16[f"{lr:g}"][name] = [trained(make, 256, seed, dtype) for seed in COMPARING]
+        print(lr, {k: sum(v) / len(v) for k, v in in_bf16[f"{lr:g}"].items()}, flush=True)
+    content = {
+        "rates": {name: list(rates) for name, (_, rates) in METHODS.items()},
+        "chosen": chosen,
+        "sweep": sweep,
+        "compared": compared,
+        "in_bf16": in_bf16,
+    }
+    save("optimization/lion", rounded(content), made_with={"seed": [0, 11], "steps": list(BATCHES.values())})
+
+
+if __name__ == "__main__":
+    main()
