@@ -24,13 +24,13 @@ BATCHES = {8: 2000, 256: 400}  # steps for each batch size
 CHOOSING, COMPARING = range(4), range(4, 12)  # seeds
 NOISE, DECAY = 0.3, 0.1
 FACTOR = 1 / adam_update_rms(0.9)
-COARSE = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+GRID = (1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
 METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {
-    "AdamW": (lambda p, lr: AdamW(p, lr, weight_decay=DECAY), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-    "Lion": (lambda p, lr: Lion(p, lr, weight_decay=DECAY * FACTOR), COARSE),
-    "Lion, AdamW's decay": (lambda p, lr: Lion(p, lr, weight_decay=DECAY), COARSE),
-    "Signum": (lambda p, lr: Lion(p, lr, betas=(0.9, 0.9), weight_decay=DECAY * FACTOR), COARSE),
-    "Tiger": (lambda p, lr: Tiger(p, lr), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+    "AdamW": (lambda p, lr: AdamW(p, lr, weight_decay=DECAY), (3e-4, 1e-3, 3e-3, 4.5e-3, 6e-3, 1e-2, 2e-2)),
+    "Lion": (lambda p, lr: Lion(p, lr, weight_decay=DECAY * FACTOR), GRID),
+    "Lion, AdamW's decay": (lambda p, lr: Lion(p, lr, weight_decay=DECAY), GRID),
+    "Signum": (lambda p, lr: Lion(p, lr, betas=(0.9, 0.9), weight_decay=DECAY * FACTOR), GRID),
+    "Tiger": (lambda p, lr: Tiger(p, lr), (1e-3, 2e-3, 3e-3, 4.5e-3, 6e-3, 1e-2, 1.4e-2, 2e-2)),
 }
 ROUNDINGS: dict[str, tuple[torch.dtype, dict]] = {
     "float32": (torch.float32, {}),
