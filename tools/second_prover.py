@@ -67,9 +67,11 @@ def confirm(text: str) -> str:
 
 def _check(facts: Sequence[Any]) -> Any:
     whole = any(_has_integers(fact) for fact in facts)
-    for solver in (z3.Solver(), *(() if whole else (z3.SolverFor("QF_NRA"),))):
+    for logic in (None, *(() if whole else ("QF_NRA",))):
+        context = z3.Context()  # of its own, so that no answer depends on the claims before it
+        solver = z3.SolverFor(logic, ctx=context) if logic else z3.Solver(ctx=context)
         solver.set("rlimit", EFFORT)
-        solver.add(*facts)
+        solver.add(*(fact.translate(context) for fact in facts))
         answer = solver.check()
         if answer != z3.unknown:
             return answer

@@ -60,7 +60,7 @@ def kappa_from_half_life(half_life: float, mode: Mode = "inverse_time") -> float
         ValueError: ``half_life`` not positive or not finite, unknown ``mode``.
         TypeError: another type.
 
-    >>> kappa_from_half_life(500)
+    >>> kappa_from_half_life(500.0)
     0.002
     """
     check_one_of("mode", mode, POWER)

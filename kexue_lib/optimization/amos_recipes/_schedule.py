@@ -40,7 +40,7 @@ class AmosLR(LRScheduler):
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    >>> schedule, rates = AmosLR(optimizer, half_life=2, warmup_steps=1), []
+    >>> schedule, rates = AmosLR(optimizer, half_life=2.0, warmup_steps=1), []
     >>> for _ in range(4):
     ...     rates.append(round(schedule.get_last_lr()[0], 3))
     ...     optimizer.step(); schedule.step()
