@@ -1,0 +1,1 @@
+"""Matrices: how to train and store large matrices through small ones."""

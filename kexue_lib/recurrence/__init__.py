@@ -1,0 +1,1 @@
+"""Recurrence: networks that carry a state, computed in parallel over time."""
