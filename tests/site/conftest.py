@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,46 +18,37 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
 
-from visits import Site, Visitor  # noqa: E402  the folder is on the path only now
+from visits import Visitor  # noqa: E402  the folder is on the path only now
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site that ``KEXUE_SITE`` names, or one built for these tests, once for all workers."""
     if given := os.environ.get("KEXUE_SITE"):
-        return Site(Path(given), None)
+        return Path(given)
     workers_share = "PYTEST_XDIST_WORKER" in os.environ
     base = tmp_path_factory.getbasetemp()
     into = (base.parent if workers_share else base) / "site"
-    outcome = into / "outcome.json"
+    outcome = into / "outcome.txt"
     try:
         into.mkdir()
     except FileExistsError:  # another worker came first
         while not outcome.exists():
             time.sleep(0.2)
     else:
-        unfinished = into / "unfinished.json"
-        unfinished.write_text(json.dumps(_build(into)), encoding="utf-8")
+        unfinished = into / "unfinished.txt"
+        unfinished.write_text(_build(into), encoding="utf-8")
         unfinished.rename(outcome)
-    done = json.loads(outcome.read_text(encoding="utf-8"))
-    assert not done["error"], done["error"]
-    return Site(into / "_build" / "html", done["cpu_seconds"])
+    complaint = outcome.read_text(encoding="utf-8")
+    assert not complaint, complaint
+    return into / "_build" / "html"
 
 
-def _build(into: Path) -> dict[str, str | float]:
-    """Build the site by the command of ``make book``; say what it cost, and its complaint where it failed."""
+def _build(into: Path) -> str:
+    """Build the site by the command of ``make book``; return its complaint where it failed, else nothing."""
     command = [sys.executable, str(ROOT / "tools" / "build_book.py"), "--into", str(into)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"cpu_seconds": seconds, "error": f"{done.stdout}\n{done.stderr}" if done.returncode else ""}
-
-
-@pytest.fixture(scope="session")
-def site(built: Site) -> Path:
-    """The folder of the built pages."""
-    return built.folder
+    return f"{done.stdout}\n{done.stderr}" if done.returncode else ""
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,6 @@ FOLDER = Path(__file__).parent
 AXE, THIN = FOLDER / "vendor" / "axe.min.js", FOLDER / "thin.js"
 
 
-class Site(NamedTuple):
-    """The folder of the built pages, and the CPU seconds of the build (None when it was built before)."""
-
-    folder: Path
-    cpu_seconds: float | None
-
-
 class Screen(NamedTuple):
     """A kind of reader: width and height in CSS pixels, and the theme they chose."""
 
