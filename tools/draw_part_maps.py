@@ -32,6 +32,7 @@ from map_layout import (
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matrices_map import matrices, matrices_comparison
+from recurrence_map import recurrence
 
 from kexue_lib.attention.decoder_only import attention_matrix, head_masks
 from kexue_lib.attention.mla import AttentionConfig, kv_cache_elements
@@ -401,6 +402,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "optimization": optimization,
     "matrices": matrices,
     "matrices_comparison": matrices_comparison,
+    "recurrence": recurrence,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Carry the committed benchmark results into the chapters that quote them.
 
-A chapter marks the place with two comment lines in a Markdown cell,
+A chapter marks the place with two comment lines in a Markdown cell, a part's page in its text,
 
     <!-- measured: distributions/smooth_topk; p and a vector-Jacobian product; One row -->
     <!-- /measured -->
@@ -16,6 +16,8 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import notebooks
 
@@ -111,28 +113,40 @@ def filled_page(text: str) -> str:
     return re.sub(place, lambda m: m[1] + values[m[2]] + m[3], text)
 
 
-def main() -> int:
-    """Fill, or check, every chapter and the page on training."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a chapter differs")
-    check, status = parser.parse_args().check, 0
-    for path in notebooks.all_notebooks():
+def fill(path: Path) -> tuple[bool, Callable[[], object]]:
+    """Return whether a notebook or a page quotes other numbers than are stored, and what writes it anew.
+
+    Args:
+        path: of a chapter's notebook, of a part's page, or of the page on training.
+    """
+    if path.suffix == ".ipynb":
         content, changed = notebooks.read(path), False
         for cell in content["cells"]:
             text = notebooks.source(cell)
             if cell["cell_type"] == "markdown" and (new := filled(text)) != text:
                 cell["source"], changed = new.splitlines(keepends=True), True
+        return changed, lambda: notebooks.write(path, content)
+    text = path.read_text(encoding="utf-8")
+    new = filled_page(text) if path.name == "cluster.md" else filled(text)
+    return new != text, lambda: path.write_text(new, encoding="utf-8")
+
+
+def main() -> int:
+    """Fill, or check, every chapter, the parts' pages and the page on training, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page differs")
+    parser.add_argument("paths", nargs="*", type=Path, help="notebooks and pages; default: all")
+    arguments, status = parser.parse_args(), 0
+    pages = [*sorted(notebooks.ROOT.glob("chapters/*/index.md")), notebooks.ROOT / "about" / "cluster.md"]
+    for path in [p.resolve() for p in arguments.paths] or [*notebooks.all_notebooks(), *pages]:
+        changed, write = fill(path)
         if changed:
-            print(f"{notebooks.relative(path)}: {'quotes other numbers than its results' if check else 'filled'}")
-            status |= check
-            if not check:
-                notebooks.write(path, content)
-    page = notebooks.ROOT / "about" / "cluster.md"
-    if (new := filled_page(text := page.read_text(encoding="utf-8"))) != text:
-        print(f"{notebooks.relative(page)}: {'quotes other numbers than are stored' if check else 'filled'}")
-        status |= check
-        if not check:
-            page.write_text(new, encoding="utf-8")
+            print(
+                f"{notebooks.relative(path)}: {'quotes other numbers than are stored' if arguments.check else 'filled'}"
+            )
+            status |= arguments.check
+            if not arguments.check:
+                write()
     return int(status)
 
 
