@@ -101,7 +101,7 @@ def main() -> None:
     n = N // 2
     half = (Lam[n:], P[n:], B[n:], Ct[:, n:], dt, L)
     report.compare(
-        f"Kernel of diagonal plus rank one, {H} channels, {N} states, {L} steps",
+        f"Kernel of diagonal plus rank one, complex64, forward, {H} channels, {N} states, {L} steps",
         {
             "s4_kernel": lambda: s4.s4_kernel(*half),
             "dplr_kernel": lambda: s4.dplr_kernel(Lam, P, P.conj(), B, Ct, dt, L),
@@ -111,7 +111,7 @@ def main() -> None:
         rounds=7,
     )
     report.compare(
-        f"Kernel of a diagonal system, {H} channels, {N} states, {L} steps",
+        f"Kernel of a diagonal system, complex64, forward, {H} channels, {N} states, {L} steps",
         {
             "s4d_kernel": lambda: s4.s4d_kernel(Lam[n:], B[n:], Ct[:, n:], dt, L),
             "exp of a table": lambda: plain_vandermonde(Lam[n:], B[n:], Ct[:, n:], dt, L),

@@ -230,6 +230,27 @@ def test_forward_step_grows_by_binomial_coefficients_and_the_others_do_not():
         assert hd.legs_scan(u, N, method=method).abs().max() < 10
 
 
+def test_trapezoid_enlarges_states_and_backward_and_exact_steps_do_not():
+    """Products of the steps 1 … k, column by column: the change of the state by a unit of each coefficient of x_1."""
+    N = 64
+    A, _ = legs(N)
+    eye, norms = np.eye(N), {}
+    for method in ("bilinear", "backward"):
+        product = eye
+        for k in range(1, 41):
+            if method == "bilinear":
+                product = np.linalg.solve(eye - A / (2 * (k + 1)), product + A @ product / (2 * k))
+            else:
+                product = np.linalg.solve(eye - A / (k + 1), product)
+        u = np.zeros(41)
+        u[0] = 1.0  # x_1 = √2 e_0 is the product's first column, the sample after it is 0
+        ours = hd.legs_scan(torch.tensor(u), N, method=method, return_all=False)
+        np.testing.assert_allclose(ours, math.sqrt(2) * product[:, 0], rtol=0, atol=1e-11)
+        norms[method] = np.linalg.norm(product, 2)
+    assert 35 < norms["bilinear"] < 41  # the docstring's 39
+    assert norms["backward"] < 1
+
+
 def test_no_samples_and_a_batch_of_none():
     assert hd.legs_scan(torch.zeros(2, 0), 3).shape == (2, 0, 3)
     assert hd.legs_scan(torch.zeros(0, 5), 3).shape == (0, 5, 3)
@@ -254,6 +275,13 @@ def test_fourier_eigenvalues_lie_on_one_line(N):
     values = np.linalg.eigvals(A.numpy())
     assert np.abs(values.real + 1).max() < 1e-11
     assert np.abs(np.sort(values.imag) + np.sort(-values.imag)[::-1]).max() < 1e-9
+
+
+def test_fourier_system_loses_energy_as_legs_does():
+    A = hd.fourier_scaled_matrices(64)[0].numpy()
+    np.testing.assert_allclose(A + A.conj().T, -np.eye(129) - 1, atol=1e-13)
+    for r in (1.5, 10.0):
+        assert abs(np.linalg.norm(expm(A * math.log(r)), 2) * math.sqrt(r) - 1) < 1e-9  # attained, not only obeyed
 
 
 def test_fourier_matrices_are_those_of_the_derivative_for_signals_of_few_frequencies():

@@ -100,10 +100,33 @@ def test_diagonal_form_gives_the_outputs_of_the_dense_network() -> None:
         assert (C_d @ z).imag.abs().max() < 1e-10
 
 
-def test_a_jordan_block_is_refused() -> None:
-    jordan = torch.tensor([[0.5, 1.0], [0.0, 0.5]])
-    with pytest.raises(ValueError, match=r"A: got .* diagonalisable"):
-        diagonalize_rnn(jordan, torch.eye(2), torch.eye(2))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("block", "size"), [(2, 2), (2, 4), (2, 16), (3, 3), (4, 4)])
+def test_a_jordan_block_is_refused_in_every_basis(dtype: torch.dtype, block: int, size: int) -> None:
+    jordan = torch.linspace(-0.9, 0.4, size, dtype=torch.float64).diag()
+    jordan[:block, :block] = 0.5 * torch.eye(block) + torch.ones(block - 1).diag(1)
+    bases = [torch.eye(size, dtype=torch.float64), *(normal(size, size, seed=seed) for seed in range(20))]
+    for basis in bases:
+        A = (basis @ jordan @ torch.linalg.inv(basis)).to(dtype)
+        with pytest.raises(ValueError, match=r"A: got .* expected a diagonalisable"):
+            diagonalize_rnn(A, torch.eye(size, dtype=dtype), torch.eye(size, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_accepted_keeps_half_of_the_digits(dtype: torch.dtype) -> None:
+    for seed in range(20):
+        A, eye = (normal(32, 32, seed=seed) / 32**0.5).to(dtype), torch.eye(32, dtype=dtype)
+        lam, B, C = diagonalize_rnn(A, eye, eye)
+        exact = torch.linalg.matrix_power(A.double(), 10)
+        error = torch.linalg.matrix_norm((C * lam**10 @ B).real - exact, 2) / torch.linalg.matrix_norm(exact, 2)
+        assert error < torch.finfo(dtype).eps ** 0.5
+
+
+def test_eigenvalues_leave_the_circle_by_rounding_only() -> None:
+    theta_log = torch.linspace(-5, math.log(2 * math.pi), 10_000)
+    for nu_log in (-10.0, -18.0, -30.0, -80.0):
+        size = lru_eigenvalues(torch.full_like(theta_log, nu_log), theta_log).to(torch.complex128).abs()
+        assert size.max() <= 1 + torch.finfo(torch.float32).eps
 
 
 def test_mixing_against_fifty_digits_of_the_double_sum() -> None:

@@ -1,7 +1,8 @@
 """Which ingredient of the linear recurrent unit matters: digits read pixel by pixel, at once and after a silence.
 
-Run by ``python -m kexue_lib.checkpoints.recurrence.lru`` with one thread, about fifteen minutes. Each variant's rate is
-chosen on two seeds, and what it reaches is measured on five others; runs of one seed share all draws.
+Run by ``python -m kexue_lib.checkpoints.recurrence.lru`` with one thread, about twenty minutes. Each variant's rate is
+chosen on two seeds, and what it reaches is measured on five others; runs of one seed share all draws. The variants
+that compare the two forms of the eigenvalues run at the other rate too, and beyond the length they are trained on.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from kexue_lib.recurrence.block import SequenceBlock, SequenceModel
 from kexue_lib.recurrence.lru import LRU, lru_gain
 
 __all__ = [
+    "BOTH_RATES",
     "CHOOSING",
     "COMPARING",
     "D_MODEL",
+    "LONGER",
     "RATES",
     "TASKS",
     "DirectLRU",
     "TanhRNN",
+    "accuracy",
+    "fitted",
     "groups",
     "layer",
     "main",
@@ -38,6 +43,11 @@ CHOOSING, COMPARING = range(2), range(2, 7)  # seeds
 RATES = (2e-3, 6e-3)
 D_MODEL, D_STATE = 32, 32  # complex numbers of the state; twice as many real ones where it is real
 EPOCHS, BATCH = 4, 50
+BOTH_RATES = (
+    *(f"ring, {form}, {scale}" for form in ("exponential", "direct") for scale in ("γ", "no γ")),
+    *(f"ring, {form}, γ, λ at a tenth" for form in ("exponential", "direct")),
+)
+LONGER = (0, 64, 1744)  # further steps of silence: 256, 320 and 2000 in all
 
 
 class Task(NamedTuple):
@@ -172,8 +182,10 @@ def groups(model: nn.Module, rate: float, factor: float) -> list[dict]:
     return [{"params": slow, "lr": factor * rate}, {"params": rest, "lr": rate}]
 
 
-def trained(make: Callable[[torch.Generator], nn.Module], task: Task, rate: float, seed: int) -> tuple[float, ...]:
-    """Return test accuracy, the largest and the smallest |λ| after training; accuracy 0 where the loss is not finite.
+def fitted(
+    make: Callable[[torch.Generator], nn.Module], task: Task, rate: float, seed: int
+) -> tuple[nn.Module, list[nn.Module]] | None:
+    """Return a trained model and its layers, None where the loss is not finite.
 
     Args:
         make: a layer from a generator.
@@ -189,33 +201,92 @@ def trained(make: Callable[[torch.Generator], nn.Module], task: Task, rate: floa
     model = SequenceModel(blocks, d_in=1, d_out=10, readout="last", generator=draw)
     optimizer = torch.optim.AdamW(groups(model, rate, getattr(layers[0], "eigenvalue_rate", 1.0)))
     data = digits(scale="symmetric")
-    sequences = lambda x: F.pad(x, (0, task.silence))[..., None]
     for _ in range(EPOCHS):
         for index in torch.randperm(len(data.x_train), generator=draw).split(BATCH):
-            loss = F.cross_entropy(model(sequences(data.x_train[index])), data.y_train[index])
+            sequences = F.pad(data.x_train[index], (0, task.silence))[..., None]
+            loss = F.cross_entropy(model(sequences), data.y_train[index])
             if not loss.isfinite():
-                return 0.0, math.inf, math.inf
+                return None
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    with torch.no_grad():
-        accuracy = (model(sequences(data.x_test)).argmax(-1) == data.y_test).double().mean().item()
-        sizes = [x.eigenvalues().abs() for x in layers if isinstance(x, LRU)]
+    return model, layers
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, silence: int) -> float:
+    """Return the share of test digits that are recognised after a silence; logits that are not finite are wrong.
+
+    Args:
+        model: from sequences to logits.
+        silence: steps of zero behind the pixels.
+    """
+    data = digits(scale="symmetric")
+    logits = model(F.pad(data.x_test, (0, silence))[..., None])
+    return ((logits.argmax(-1) == data.y_test) & logits.isfinite().all(-1)).double().mean().item()
+
+
+def trained(make: Callable[[torch.Generator], nn.Module], task: Task, rate: float, seed: int) -> tuple[float, ...]:
+    """Return test accuracy, the largest and the smallest |λ| after training; accuracy 0 where the loss is not finite.
+
+    Args:
+        make: a layer from a generator.
+        task: silence and depth.
+        rate: of AdamW.
+        seed: of weights and batches.
+    """
+    found = fitted(make, task, rate, seed)
+    if found is None:
+        return 0.0, math.inf, math.inf
+    model, layers = found
+    sizes = [x.eigenvalues().detach().abs() for x in layers if isinstance(x, LRU)]
     sizes = torch.cat(sizes) if sizes else torch.zeros(1)
-    return accuracy, sizes.max().item(), sizes.min().item()
+    return accuracy(model, task.silence), sizes.max().item(), sizes.min().item()
+
+
+def add_other_rate(rows: dict[str, dict], task: Task) -> None:
+    """Add the accuracies at the rate that was not chosen.
+
+    Args:
+        rows: of the task, by variant.
+        task: silence and depth.
+    """
+    made = variants(task)
+    for name in BOTH_RATES:
+        (other,) = set(RATES) - {rows[name]["rate"]}
+        rows[name]["other rate"] = [trained(made[name], task, other, seed)[0] for seed in COMPARING]
+
+
+def longer(rows: dict[str, dict], task: Task, seeds: range = COMPARING[:3]) -> dict[str, list[list[float]]]:
+    """Return accuracies with further steps of silence, by variant, seed and number of steps.
+
+    Args:
+        rows: of the task, by variant, whose rates are taken.
+        task: silence and depth.
+        seeds: of weights and batches.
+    """
+    made, found = variants(task), {}
+    for name in BOTH_RATES:
+        if "no γ" in name:
+            continue
+        models = [fitted(made[name], task, rows[name]["rate"], seed) for seed in seeds]
+        found[name] = [
+            [0.0 if pair is None else accuracy(pair[0], task.silence + more) for more in LONGER] for pair in models
+        ]
+    return found
 
 
 def main() -> None:
     """Run all variants on both tasks, three of them in six blocks, and store the accuracies.
 
-    One thread; about fifteen minutes.
+    One thread; about twenty minutes.
     """
     torch.set_num_threads(1)
     content: dict[str, dict[str, dict]] = {}
     for name, task in TASKS.items():
-        rows = content[name] = {}
+        rows, deep = {}, task.depth > 2
+        content[name] = rows
         for variant, make in variants(task).items():
-            deep = task.depth > 2
             if deep and variant not in ("ring, exponential, γ", "ring, exponential, one γ", "ring, exponential, no γ"):
                 continue
             sweep = {rate: [trained(make, task, rate, seed)[0] for seed in CHOOSING] for rate in RATES}
@@ -231,6 +302,10 @@ def main() -> None:
                 "not finite": len(runs) - len(finite),
             }
             print(name, variant, rounded(rows[variant], 4), flush=True)
+        if not deep:
+            add_other_rate(rows, task)
+    silence = "after a silence"
+    content["longer"] = longer(content[silence], TASKS[silence])
     save(
         "recurrence/lru",
         rounded(content),

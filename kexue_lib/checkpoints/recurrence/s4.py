@@ -1,4 +1,4 @@
-"""What the structure of the state space is worth: a delay of white noise, and digits read pixel by pixel.
+"""What the structure of the state space is worth: delays of white noise, and digits read pixel by pixel.
 
 Run by ``python -m kexue_lib.checkpoints.recurrence.s4`` with one thread, about fourteen minutes. Each layer's rate is
 chosen on two seeds, and what it reaches is measured on others; runs of one seed share all data. The digits models are
@@ -20,18 +20,23 @@ from kexue_lib.recurrence.block import SequenceBlock, SequenceModel
 from kexue_lib.recurrence.lru import LRU
 from kexue_lib.recurrence.s4 import S4, S4D
 
-__all__ = ["CHOOSING", "COMPARING", "DELAY", "DIGITS", "LAYERS", "delay", "main", "make", "read_digits"]
+__all__ = [
+    "CHOOSING",
+    "COMPARING",
+    "DELAY",
+    "DIGITS",
+    "LAYERS",
+    "LONG",
+    "SHORT",
+    "delay",
+    "main",
+    "make",
+    "read_digits",
+]
 
 CHOOSING, COMPARING = range(2), range(2, 7)  # seeds
-DELAY = {
-    "delay": 50,
-    "length": 256,
-    "channels": 8,
-    "d_state": 64,
-    "steps": 400,
-    "batch": 8,
-    "rates": (1e-2, 3e-2, 1e-1),
-}
+DELAY = {"channels": 8, "d_state": 64, "batch": 8, "rates": (1e-2, 3e-2, 1e-1)}
+SHORT, LONG = (50, 256, 400), (300, 1024, 600)  # delay, length and training steps
 DIGITS = {"channels": 32, "d_state": 64, "epochs": 6, "batch": 50, "rates": (2e-3, 6e-3, 2e-2)}
 LAYERS = (
     "S4",
@@ -74,24 +79,25 @@ def make(name: str, d_model: int, d_state: int, length: int, generator: torch.Ge
     return layer
 
 
-def delay(name: str, rate: float, seed: int) -> float:
-    """Return the mean square error of :math:`u_{t-50}` from white noise u, after training; the signal has 1.
+def delay(name: str, rate: float, seed: int, task: tuple[int, int, int] = SHORT) -> float:
+    """Return the mean square error of a delayed white noise after training; the noise has 1.
 
     Args:
         name: one of ``LAYERS``, between two linear maps and with no nonlinearity.
         rate: of Adam at the start, falling linearly to 0.
         seed: of weights and noise.
+        task: delay, length of the sequences, training steps.
     """
-    H, lag, steps = DELAY["channels"], DELAY["delay"], DELAY["steps"]
+    H, (lag, length, steps) = DELAY["channels"], task
     generator = torch.Generator().manual_seed(seed)
-    layer = make(name, H, DELAY["d_state"], DELAY["length"], generator)
+    layer = make(name, H, DELAY["d_state"], length, generator)
     draw = torch.Generator().manual_seed(seed + 1000)
     into, out = (nn.Parameter(torch.randn(H, generator=draw) / scale) for scale in (1, H))
     optimizer = torch.optim.Adam([into, out, *layer.parameters()], rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
 
     def error(batch: int) -> Tensor:
-        u = torch.randn(batch, DELAY["length"], generator=draw)
+        u = torch.randn(batch, length, generator=draw)
         y = layer(u[..., None] * into) @ out
         return (y[:, lag:] - u[:, :-lag]).square().mean()
 
@@ -174,7 +180,10 @@ def main() -> None:
         "delay": compared(delay, LAYERS, DELAY["rates"], lambda error: -math.log(error)),
         "digits": compared(read_digits, _READERS, DIGITS["rates"], lambda found: found["1"]),
     }
-    made_with = {"seed": [0, 6], "steps": DELAY["steps"], "epochs": DIGITS["epochs"]}
+    # The longer delay at the rates that were best for the shorter one.
+    rates = {name: content["delay"][name]["rate"] for name in _READERS}
+    content["long delay"] = {n: {"runs": [delay(n, rates[n], seed, LONG) for seed in COMPARING]} for n in _READERS}
+    made_with = {"seed": [0, 6], "steps": [SHORT[2], LONG[2]], "epochs": DIGITS["epochs"]}
     save("recurrence/s4", rounded(content), made_with=made_with)
 
 

@@ -19,7 +19,8 @@ def fourier_scaled_matrices(
     .. math:: c_n = \int_0^1 u(sT)e^{-2\pi ins}\,ds, \qquad T\,c' = Ac+Bu, \qquad
               A_{nn} = i\pi n-1, \quad A_{nk} = -\frac n{n-k}, \quad B_n = 1
 
-    Every eigenvalue has the real part -1. Frequencies above N, which the exact equation has, are left out.
+    Every eigenvalue has the real part -1, A is diagonalisable, and :math:`A+A^*=-I-\mathbf 1\mathbf 1^\top`.
+    Frequencies above N, which the exact equation has, are left out.
 
     Args:
         N: highest frequency, in periods per past; the state has 2N + 1 coefficients.

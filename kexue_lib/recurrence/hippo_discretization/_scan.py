@@ -36,10 +36,16 @@ def legs_scan(
     ====================  ==============================================================  ====================
     "forward"             :math:`I+\frac1kA`                                              blows up
     "backward"            :math:`(I-\frac1{k+1}A)^{-1}`                                   O(1/L)
-    "bilinear"            :math:`(I-\frac1{2(k+1)}A)^{-1}(I+\frac1{2k}A)`                 about O(1/L²)
-    "bilinear_article"    the same; and the input has the weight 1/k, not the trapezoid   O(1/L)
+    "bilinear"            :math:`(I-\frac1{2(k+1)}A)^{-1}(I+\frac1{2k}A)`                 O(ln L / L²)
+    "bilinear_article"    the same; and the input has the weight 1/k, not the trapezoid   O(ln L / L)
     "zoh"                 :math:`\big(\frac{k+1}k\big)^A`                                 none for held samples
     ====================  ==============================================================  ====================
+
+    The errors are those of a smooth signal and L well above N. "backward" and "zoh" shorten every difference of two
+    states. "bilinear" does not: the product of its first k steps has a norm of nearly k + 1 up to k = 5N/8 (39 at
+    N = 64, 160 at N = 256). For white noise its last state errs by 2.3 (N = 64) and 3.0 (N = 256) times the exact
+    one at L = N, by 0.39 and 0.95 at L = 5N, by 0.06 and 0.26 at L = 16N, where "backward" has 0.85 and 0.92, 0.67
+    and 0.87, 0.48 and 0.77. For rough signals of fewer than about 16N samples take "zoh".
 
     Args:
         u: samples ``(..., L)``, real or complex; sample k is held on [k, k + 1).
@@ -57,7 +63,8 @@ def legs_scan(
         ValueError: an unknown word, N below 1, no samples without ``return_all``.
 
     Cost: L steps of O(N²), above N = 512 of O(N) ("forward" above 128; "zoh" always O(N²)); a loop over the samples,
-    so ``torch.compile`` stops there.
+    so ``torch.compile`` stops there. "zoh" evaluates N² Legendre values for each step, anew in each call and once for
+    all streams of the batch; for one stream that is most of its time.
 
     >>> legs_scan(torch.tensor([0.0, 1.0]), 2, method="zoh", scaling="lmu")
     tensor([[0.0000, 0.0000],

@@ -297,7 +297,7 @@ def s4d_kernel(
         TypeError: ``L`` is no integer.
         ValueError: ``L`` below 1, ``dt`` not above 0, an unknown ``method``.
 
-    Cost: 4 √L n exponentials, in double precision since their phases are as large as L, and 2 L n multiply-adds.
+    Cost: 2 √L n exponentials, in double precision since their phases are as large as L, and 2 L n multiply-adds.
 
     >>> half = torch.full((1,), 0.5, dtype=torch.complex128)
     >>> s4d_kernel(-half, half, half, math.log(4.0), 3)  # ā = 1/2, b̄ = 1/2

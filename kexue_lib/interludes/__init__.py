@@ -1,0 +1,1 @@
+"""Interludes: two problems from outside machine learning."""
