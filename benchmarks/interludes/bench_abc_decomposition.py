@@ -78,6 +78,16 @@ def main() -> None:
         baseline="abc_min",
         rounds=7,
     )
+    far = 10**17
+    report.compare(
+        "1000 numbers from 10^17 on",
+        {
+            "abc_min_tensor": lambda: abc_min_tensor(torch.arange(far, far + 1000)),
+            "abc_min_range": lambda: abc_min_range(far, far + 1000),
+        },
+        baseline="abc_min_tensor",
+        rounds=7,
+    )
     report.finish("interludes/abc_decomposition")
 
 

@@ -206,6 +206,57 @@ def test_gradients_are_those_of_the_loop_whatever_the_method(method: str) -> Non
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
 
 
+class Plain(nn.Module):
+    """A cell whose weight is whatever tensor it is given."""
+
+    state_size = 2
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x @ self.weight + u)
+
+
+def test_cell_whose_gradient_would_be_lost_is_refused() -> None:
+    weight, u = (0.5 * torch.eye(2, dtype=torch.float64)).requires_grad_(), drawn(20, 2)
+    for inputs in (u, u.clone().requires_grad_()):
+        with pytest.raises(ValueError, match=r"cell: got one that depends on a tensor with requires_grad"):
+            parallel_rnn(Plain(weight), inputs)
+    with torch.no_grad():
+        states = parallel_rnn(Plain(weight), u)
+    torch.testing.assert_close(parallel_rnn(Plain(weight.detach()), u), states, rtol=0, atol=0)
+    ours, loop = (
+        torch.autograd.grad(run(cell, u).square().sum(), cell.weight)[0]
+        for run, cell in ((f, Plain(nn.Parameter(weight.detach()))) for f in (parallel_rnn, sequential_rnn))
+    )
+    torch.testing.assert_close(ours, loop, rtol=1e-9, atol=1e-9)
+
+
+def test_gradient_of_states_that_do_not_solve_the_equations_is_another() -> None:
+    """What the docstring warns of; the loop's gradient is the oracle, and reached with enough iterations."""
+    cell, u = tanh_cell(8, 0.9), drawn(200, 8).requires_grad_()
+    of = lambda states: torch.autograd.grad(states.square().sum(), u)[0]
+    expected = of(sequential_rnn(cell, u))
+    off = [
+        (of(parallel_rnn(cell, u, method="jacobi", max_iters=k, tol=0.0)) - expected).abs().max() / expected.abs().max()
+        for k in (3, 200)
+    ]
+    assert off[0] > 0.1
+    assert off[1] < 1e-9
+
+
+def test_converged_in_chaos_means_the_equations_not_the_loop() -> None:
+    cell, u = tanh_cell(16, 4.0), 0.3 * drawn(512, 16, seed=1)
+    assert lyapunov_exponents(cell, u)[0] > 0.05
+    info = parallel_rnn(cell, u, return_info=True)
+    before = torch.cat([torch.zeros_like(info.states[:1]), info.states[:-1]])
+    assert info.converged
+    assert (cell(before, u) - info.states).abs().max() < 1e-9
+    assert (info.states - sequential_rnn(cell, u)).abs().max() > 0.1
+
+
 def test_jacobian_of_the_unrolled_loop() -> None:
     cell, u = tanh_cell(2, 0.9), drawn(12, 2)
     whole = jacrev(lambda v: sequential_rnn(cell, v))(u)
@@ -336,6 +387,7 @@ def test_what_did_not_converge_is_said() -> None:
     info = parallel_rnn(cell, u, max_iters=3, return_info=True)
     assert not info.converged
     assert info.iterations == 3
+    assert parallel_rnn(cell, u[:5], max_iters=9, tol=0.0, return_info=True).iterations == 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         parallel_rnn(cell, u, max_iters=3, tol=0.0)  # asked for

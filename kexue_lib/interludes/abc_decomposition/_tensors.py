@@ -126,7 +126,8 @@ def _lanes(n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         step = torch.arange(width, device=n.device)
         tried = following[:, None] + step
         excess = tried * tried - 4 * number[:, None]
-        root = torch.where(excess > 0, _isqrt((excess - 1).clamp(min=0)) + 1, 0)
+        # Within the window excess is below 2^49, and a root in double precision on the right side of every integer.
+        root = excess.clamp(min=0).double().sqrt().ceil().long()
         root += (root ^ tried) & 1
         rest = (root * root - excess) >> 2
         best = ((tried + rest) * width + step).amin(1)  # the first p among equal sums

@@ -20,9 +20,9 @@ def rwkv_mix(
 ) -> Float[Tensor, "*batch L d"]:
     r"""Return a weighted mean of the values so far, with weights that decay by a constant factor per step.
 
-    .. math:: o_t = \frac{\sum_{i<t}\lambda^{t-1-i}e^{k_i}v_i + \gamma e^{k_t}v_t}
-                         {\sum_{i<t}\lambda^{t-1-i}e^{k_i} + \gamma e^{k_t}}, \qquad
-              \lambda = e^{-w},\quad \gamma = e^{\text{bonus}}
+    .. math:: o_t = \frac{\sum_{i<t}\lambda^{t-1-i}e^{k_i}v_i + \beta e^{k_t}v_t}
+                         {\sum_{i<t}\lambda^{t-1-i}e^{k_i} + \beta e^{k_t}}, \qquad
+              \lambda = e^{-w},\quad \beta = e^{\text{bonus}}
 
     RWKV multiplies by a gate afterwards. Sums are kept relative to their largest term, so that k may be of any size.
 

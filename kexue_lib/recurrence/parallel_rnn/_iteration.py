@@ -31,7 +31,9 @@ class ParallelRNNResult(NamedTuple):
         iterations: how many were run.
         residuals: largest change of a state in each of them.
         converged: whether the last change is at most ``tol``, or the L-th iteration was reached, and no equation
-            is off by more than 10 ``tol``.
+            is off by more than 10 ``tol``. Then the states solve the equations to that; they are those of
+            :func:`sequential_rnn` only as far as the equations determine them. Where small differences grow along
+            the trajectory (a positive exponent) they can be another trajectory within rounding, far from the loop's.
     """
 
     states: Tensor
@@ -85,19 +87,21 @@ def parallel_rnn(
 
     Whatever M is, the first k states are exact after k iterations; they are kept as they are from there on, and entries
     that are not finite become 0. Differentiable, twice too, by ``u``, ``x0`` and the parameters of the cell: the
-    gradient is a scan backwards with the full Jacobian, and does not depend on the method.
+    gradient is a scan backwards with the full Jacobian. It is that of the equations at the states returned, the same
+    for every method once these solve them, and wrong where they do not: look at ``converged`` before it is used.
 
     Args:
         cell: a module with ``state_size`` n whose ``cell(x, u)`` maps ``(..., n)`` and ``(..., m)`` to the next states.
-            Where it has them, ``jacobian(x, u)`` and ``jacobian_diagonal(x, u)`` are used.
+            Where it has them, ``jacobian(x, u)`` and ``jacobian_diagonal(x, u)`` are used. What it is to be
+            differentiated by, besides x and u, must be among its parameters.
         u: inputs ``(..., L, m)``, float32 or float64, as the cell is.
         x0: the state before the first step ``(..., n)``; zero if None.
         method: M is 0 (``"jacobi"``), ``transition`` (``"constant"``), f' at state 0 (``"input"``), f' at
             :math:`p_t` (``"newton"``), or the diagonal of that (``"quasi"``).
         transition: ``(n, n)``, or ``(n,)`` for a diagonal; for ``"constant"``, and only there.
         max_iters: L if None, at which the states are exact.
-        tol: largest change of a state at which to stop; 1e-5 in float32, 1e-10 in float64 if None. With 0 exactly
-            ``max_iters`` iterations are run, and nothing waits for the device.
+        tol: largest change of a state at which to stop; 1e-5 in float32, 1e-10 in float64 if None. With 0 the
+            smaller of ``max_iters`` and L iterations are run, and nothing waits for the device.
         init: a first guess ``(..., L, n)``; zero if None.
         damping: δ, from 0 to 1, which is ``"jacobi"``.
         return_info: return a :class:`ParallelRNNResult`.
@@ -108,7 +112,8 @@ def parallel_rnn(
     Raises:
         TypeError: ``cell`` no module with a ``state_size``; ``u`` neither float32 nor float64.
         ValueError: an unknown method; ``transition`` missing, not wanted or of another shape; L = 0; ``max_iters``
-            below 1; ``damping`` outside [0, 1]; ``tol`` below 0; ``x0`` or ``init`` of another shape.
+            below 1; ``damping`` outside [0, 1]; ``tol`` below 0; ``x0`` or ``init`` of another shape; a cell that
+            depends on a tensor with ``requires_grad`` that is none of its parameters, unless gradients are off.
 
     Warns:
         RuntimeWarning: not converged, and ``return_info`` is False, and ``tol`` is not 0.
@@ -123,6 +128,7 @@ def parallel_rnn(
     (4, True)
     """
     start = _start(cell, u, x0)
+    _check_leaves(cell, u, start)
     check_one_of("method", method, _METHODS)
     check_number("damping", damping, least=0, most=1)
     length, n = u.shape[-2], cell.state_size
@@ -168,7 +174,8 @@ def lyapunov_exponents(
     r"""Return the mean rates at which small differences of the state grow along its trajectory, per step.
 
     By the QR method, :math:`J_tQ_{t-1}=Q_tR_t`: the exponents are the means of :math:`\log|\operatorname{diag}R_t|`.
-    The largest one says whether the iteration of :func:`parallel_rnn` is well conditioned (negative) or not.
+    If the largest is positive, rounding decides the states. If it is negative they are determined, but it is a mean:
+    products of some successive Jacobians may still be large, and :func:`parallel_rnn` slow.
 
     Args:
         cell: as for :func:`parallel_rnn`.
@@ -212,6 +219,15 @@ def _start(cell: nn.Module, u: Tensor, x0: Tensor | None) -> Tensor:
     except RuntimeError:
         expected = (*u.shape[:-2], cell.state_size)
         raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected one that broadcasts to {expected}") from None
+
+
+def _check_leaves(cell: nn.Module, u: Tensor, start: Tensor) -> None:
+    """Refuse a cell whose gradient would be lost: one step of it, without what is differentiated, needs none."""
+    if torch.is_grad_enabled():
+        constants = {name: weight.detach() for name, weight in cell.named_parameters()}
+        if functional_call(cell, constants, (start.detach(), u[..., 0, :].detach())).requires_grad:
+            told = "got one that depends on a tensor with requires_grad that is none of its parameters"
+            raise ValueError(f"cell: {told}, expected it as nn.Parameter (its gradient would be lost)")
 
 
 def _check_transition(transition: Tensor | None, method: str, n: int) -> None:
