@@ -19,7 +19,7 @@ import sympy as sp
 import z3
 from sympy.core.function import AppliedUndef
 
-from kexue_lib.derivation import form
+from kexue_lib.derivation import MatrixSum, form  # noqa: F401 (a form may hold its sums, and its reader looks among what is loaded)
 
 # The solver's own count of work, not seconds: the answer is the same on every machine.
 EFFORT = 2_000_000
