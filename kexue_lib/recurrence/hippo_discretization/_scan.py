@@ -41,11 +41,11 @@ def legs_scan(
     "zoh"                 :math:`\big(\frac{k+1}k\big)^A`                                 none for held samples
     ====================  ==============================================================  ====================
 
-    The errors are those of a smooth signal and L well above N. "backward" and "zoh" shorten every difference of two
-    states. "bilinear" does not: the product of its first k steps has a norm of nearly k + 1 up to k = 5N/8 (39 at
-    N = 64, 160 at N = 256). For white noise its last state errs by 2.3 (N = 64) and 3.0 (N = 256) times the exact
-    one at L = N, by 0.39 and 0.95 at L = 5N, by 0.06 and 0.26 at L = 16N, where "backward" has 0.85 and 0.92, 0.67
-    and 0.87, 0.48 and 0.77. For rough signals of fewer than about 16N samples take "zoh".
+    The errors are upper bounds for a smooth signal whose samples are midpoints, L well above N. "backward" and "zoh"
+    shorten every difference of two states. "bilinear" does not: the product of its first k steps has a norm of nearly
+    k + 1 up to k = 5N/8 (39 at N = 64, 160 at N = 256). For white noise its last state errs by 2.3 (N = 64) and 3.0
+    (N = 256) times the exact one at L = N, by 0.39 and 0.95 at L = 5N, by 0.06 and 0.26 at L = 16N, where "backward"
+    has 0.85 and 0.92, 0.67 and 0.87, 0.48 and 0.77. For rough signals of fewer than about 16N samples take "zoh".
 
     Args:
         u: samples ``(..., L)``, real or complex; sample k is held on [k, k + 1).
@@ -62,7 +62,7 @@ def legs_scan(
         TypeError: u neither floating nor complex, N no integer.
         ValueError: an unknown word, N below 1, no samples without ``return_all``.
 
-    Cost: L steps of O(N²), above N = 512 of O(N) ("forward" above 128; "zoh" always O(N²)); a loop over the samples,
+    Cost: L steps of O(N²), above N = 768 of O(N) ("forward" above 128; "zoh" always O(N²)); a loop over the samples,
     so ``torch.compile`` stops there. "zoh" evaluates N² Legendre values for each step, anew in each call and once for
     all streams of the batch; for one stream that is most of its time.
 

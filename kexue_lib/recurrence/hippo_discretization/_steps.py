@@ -12,7 +12,7 @@ from kexue_lib.recurrence.hippo import hippo_matrices
 from kexue_lib.recurrence.hippo_discretization._legs import product, solution, transition_factors
 
 METHODS = ("forward", "backward", "bilinear", "bilinear_article", "zoh")
-_DENSE_PRODUCT, _DENSE_SOLVE = 128, 512  # sizes up to which dense matrices beat sums, on a CPU
+_DENSE_PRODUCT, _DENSE_SOLVE = 128, 768  # sizes up to which dense matrices beat sums, on a CPU
 _BLOCK = 1 << 20  # numbers of the exact transitions that are made at once
 
 
