@@ -28,7 +28,7 @@
   const widths = equations.map((equation) => equation.getBoundingClientRect().width);
   equations.slice(STAY).forEach((equation, i) => {
     equation.textContent = "equation";
-    Object.assign(equation.style, { display: "inline-block", width: `${widths[i + STAY]}px` });
+    Object.assign(equation.style, { display: "inline-block", overflow: "hidden", width: `${widths[i + STAY]}px` });
     shapes.set(equation, "equation");
   });
 

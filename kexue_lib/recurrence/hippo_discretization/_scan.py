@@ -92,9 +92,10 @@ def check_samples(u: Tensor, N: int, scaling: str) -> Tensor:
     return u.to(torch.promote_types(u.dtype, torch.float64))
 
 
-@torch.compiler.disable
 def _scan(u: Tensor, N: int, method: str, return_all: bool) -> Tensor:
-    return _Scan.apply(u, N, method, return_all)
+    # Only where a graph is traced: the marker brings the compiler's own packages with it.
+    run = torch.compiler.disable(_Scan.apply) if torch.compiler.is_compiling() else _Scan.apply
+    return run(u, N, method, return_all)
 
 
 class _Scan(torch.autograd.Function):
