@@ -76,6 +76,30 @@ class _StateSpace(nn.Module, ABC):
             return u * self.D
         return (causal_conv(u.mT, self.kernel(L)) + self.D[:, None] * u.mT).mT.to(u.dtype)
 
+    def step(
+        self, u: Float[Tensor, "... d"], state: Complex[Tensor, "... d n"]
+    ) -> tuple[Float[Tensor, "... d"], Complex[Tensor, "... d n"]]:
+        """Return the output at one position and the state behind it, in O(d_model · d_state).
+
+        Args:
+            u: input at the position, (..., d_model).
+            state: before it, (..., d_model, d_state / 2).
+
+        Raises:
+            TypeError: ``u`` is not floating.
+            ValueError: another last dimension than ``d_model``.
+
+        In evaluation the discretised parameters are kept between steps and have no gradients.
+        """
+        v = self._checked(u)
+        *system, source, C = self._prepared()
+        state = self._moved(state, *system) + source * v[..., None]
+        return (2 * (C * state).real.sum(-1) + self.D * v).to(u.dtype), state
+
+    @abstractmethod
+    def _moved(self, state: Tensor, *system: Tensor) -> Tensor:
+        """Return the state one position later without its input."""
+
     def initial_state(self, *batch: int) -> Complex[Tensor, "... d n"]:
         """Return zeros, (*batch, d_model, d_state / 2), complex."""
         dtype = torch.promote_types(self.log_dt.dtype, torch.complex64)
@@ -200,26 +224,9 @@ class S4(_StateSpace):
         P, B, Ct = (torch.view_as_complex(p) for p in (self.P, self.B, self.Ct))
         return pair_kernel(self.poles(), P, B, Ct, self.log_dt.exp(), self.l_max)[:, :L]
 
-    def step(
-        self, u: Float[Tensor, "... d"], state: Complex[Tensor, "... d n"]
-    ) -> tuple[Float[Tensor, "... d"], Complex[Tensor, "... d n"]]:
-        """Return the output at one position and the state behind it, in O(d_model · d_state).
-
-        Args:
-            u: input at the position, (..., d_model).
-            state: before it, (..., d_model, d_state / 2).
-
-        Raises:
-            TypeError: ``u`` is not floating.
-            ValueError: another last dimension than ``d_model``.
-
-        In evaluation the discretised parameters are kept between steps and have no gradients.
-        """
-        v = self._checked(u)
-        keep, column, row, source, C = self._prepared()
+    def _moved(self, state: Tensor, keep: Tensor, column: Tensor, row: Tensor) -> Tensor:
         low_rank = 2 * (row * state).real.sum(-1, keepdim=True)
-        state = keep * state - column * low_rank + source * v[..., None]
-        return (2 * (C * state).real.sum(-1) + self.D * v).to(u.dtype), state
+        return keep * state - column * low_rank
 
     def resampled(self, rate: float) -> S4:
         """Return a copy for the same signals at ``rate`` times the sampling rate, ``l_max`` being scaled too.
@@ -317,25 +324,8 @@ class S4D(_StateSpace):
         B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)
         return diagonal_kernel(self.poles(), B, C, self.log_dt.exp(), L, self.method)
 
-    def step(
-        self, u: Float[Tensor, "... d"], state: Complex[Tensor, "... d n"]
-    ) -> tuple[Float[Tensor, "... d"], Complex[Tensor, "... d n"]]:
-        """Return the output at one position and the state behind it, in O(d_model · d_state).
-
-        Args:
-            u: input at the position, (..., d_model).
-            state: before it, (..., d_model, d_state / 2).
-
-        Raises:
-            TypeError: ``u`` is not floating.
-            ValueError: another last dimension than ``d_model``.
-
-        In evaluation the discretised parameters are kept between steps and have no gradients.
-        """
-        v = self._checked(u)
-        keep, source, C = self._prepared()
-        state = keep * state + source * v[..., None]
-        return (2 * (C * state).real.sum(-1) + self.D * v).to(u.dtype), state
+    def _moved(self, state: Tensor, keep: Tensor) -> Tensor:
+        return keep * state
 
     def _recurrence(self) -> tuple[Tensor, ...]:
         B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)
