@@ -78,13 +78,6 @@
     title.after(button);
   }
 
-  // Sphinx drops numbers from what is searched for; the index has those of the articles as one word.
-  function searchNumbers() {
-    if (typeof Search === "undefined" || !Search._parseQuery) return;
-    const parse = Search._parseQuery;
-    Search._parseQuery = (query) => parse(query.replace(/(^|\s)(\d{4,})(?=\s|$)/g, "$1archive$2"));
-  }
-
   function whenTypeset(then) {
     const startup = window.MathJax && window.MathJax.startup;
     if (startup && startup.promise) startup.promise.then(then);
@@ -92,7 +85,6 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    searchNumbers();
     nameControls();
     addCodeSwitch();
     showPlaceInMenu();

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from generative_map import generative
 from map_layout import (
     ACROSS_TOP,
     BACK_ACROSS,
@@ -403,6 +404,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "matrices": matrices,
     "matrices_comparison": matrices_comparison,
     "recurrence": recurrence,
+    "generative": generative,
 }
 
 if __name__ == "__main__":

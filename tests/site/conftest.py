@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,7 +55,20 @@ def _build(into: Path) -> str:
 @pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
     """Where the site is served while the tests run."""
-    handler = partial(_Quiet, directory=str(site))
+    with _served(site) as host:
+        yield host
+
+
+@pytest.fixture
+def below(site: Path) -> Iterator[str]:
+    """Where the site is served below the root of its host, as GitHub Pages does."""
+    with _served(site.parent) as host:
+        yield f"{host}{site.name}/"
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    handler = partial(_Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"

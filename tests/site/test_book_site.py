@@ -6,7 +6,7 @@ import json
 
 import nbformat
 import pytest
-from book_site import bundles, head, reference, stored, weight
+from book_site import bundles, head, reference, search, stored, weight
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,12 @@ def test_summaries_of_docstrings_show_roles_as_what_they_mean():
 
 def test_plain_words_are_cut_between_words():
     assert stored.plain("one two three four", 12) == "one two…"
+
+
+def test_summaries_in_the_search_keep_formulas_whole():
+    assert search.shown("A *sum* of `f` is $x_1 + y$, see [there](a.md).") == "A sum of f is $x_1 + y$, see there."
+    assert search.shown("one $x + y$, two", 9) == "one…"
+    assert search.shown("one $x + y$, two", 12) == "one $x + y$,…"
 
 
 def test_claim_becomes_a_directive_and_keeps_every_word():

@@ -65,7 +65,7 @@ class Visitor:
     def __init__(self, browser: Any, address: str):
         self.browser, self.address = browser, address
         self._tabs: dict[Screen, Any] = {}
-        self._visits: dict[tuple[str, Screen], Visit] = {}
+        self._visits: dict[tuple[str, Screen, str], Visit] = {}
 
     @contextmanager
     def open(self, page: str, screen: Screen, query: str = "") -> Iterator[tuple[Any, Visit]]:
@@ -93,21 +93,22 @@ class Visitor:
                 tab.remove_listener(event, listener)
             tab.goto("about:blank")  # what the page still asks for must not be blamed on the next one
 
-    def visit(self, page: str, screen: Screen) -> Visit:
+    def visit(self, page: str, screen: Screen, query: str = "") -> Visit:
         """Return what a page shows on a screen: loaded at the first call, remembered at the next.
 
         Args:
             page: its name without suffix.
             screen: width and theme.
+            query: what follows the question mark of its address.
         """
-        if (page, screen) not in self._visits:
-            with self.open(page, screen) as (tab, visit):
+        if (page, screen, query) not in self._visits:
+            with self.open(page, screen, query) as (tab, visit):
                 visit.facts = tab.evaluate(_FACTS)
                 tab.evaluate(THIN.read_text(encoding="utf-8"))
                 tab.evaluate(AXE.read_text(encoding="utf-8"))
                 visit.violations = tab.evaluate(_AXE_RUN, screen is DESK)
-            self._visits[page, screen] = visit
-        return self._visits[page, screen]
+            self._visits[page, screen, query] = visit
+        return self._visits[page, screen, query]
 
     def _listeners(self, visit: Visit) -> dict[str, Callable[[Any], None]]:
         own = (self.address, "data:", "blob:")

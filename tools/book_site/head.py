@@ -57,8 +57,9 @@ def complete_config(app: Sphinx, config: Config) -> None:
         config.html_baseurl = config.html_baseurl or f"https://{owner}.github.io/{name}/"
     else:
         options.update(repository_url="", launch_buttons={})
-    # Jupyter Book puts every script below _static on every page; MathJax loads its own parts.
-    config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
+    # Jupyter Book puts every script below _static on every page; MathJax loads its own parts, search.html its own.
+    elsewhere = ("mathjax/", "site_search")
+    config.html_js_files = [f for f in config.html_js_files if not str(f).startswith(elsewhere)]
 
 
 def add_page_tags(

@@ -1,0 +1,1 @@
+"""Generative models: diffusion, adversarial training and flows, and the identities that join them."""
