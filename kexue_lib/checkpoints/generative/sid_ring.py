@@ -19,7 +19,19 @@ from kexue_lib.generative.score_identity_distillation import EDMNoise, Precondit
 from kexue_lib.generative.score_matching import GaussianMixture
 from kexue_lib.mlp import mlp
 
-__all__ = ["LOSSES", "NOISE", "RING", "ROUNDS", "SEEDS", "Start", "distilled", "main", "multi_step", "teacher"]
+__all__ = [
+    "LOSSES",
+    "NOISE",
+    "RING",
+    "ROUNDS",
+    "SEEDS",
+    "UNWEIGHTED",
+    "Start",
+    "distilled",
+    "main",
+    "multi_step",
+    "teacher",
+]
 
 RING = GaussianMixture.ring()
 NOISE = EDMNoise(sigma_min=0.05, sigma_max=5.0)
@@ -32,6 +44,7 @@ LOSSES = {
     "distribution matching": ("vsd", 1.0),
     **{f"SiD, λ = {lam:g}": ("sid", lam) for lam in (0.0, 0.5, 1.0, 1.2, 1.5)},
 }
+UNWEIGHTED = ("SiD, λ = 0.5", "SiD, λ = 1", "SiD, λ = 1.2", "SiD, λ = 1.5")
 
 
 class Net(nn.Module):
@@ -92,7 +105,7 @@ def teacher() -> PreconditionedDenoiser:
     return denoiser
 
 
-def distilled(seed: int, loss: str, start: str, rounds: int = ROUNDS) -> SiDTrainer:
+def distilled(seed: int, loss: str, start: str, rounds: int = ROUNDS, *, weighting: str = "sid") -> SiDTrainer:
     """Distil the teacher.
 
     Args:
@@ -100,6 +113,7 @@ def distilled(seed: int, loss: str, start: str, rounds: int = ROUNDS) -> SiDTrai
         loss: a key of LOSSES.
         start: "teacher" (generator and student are copies) or "random" (both are new networks).
         rounds: rounds of two student steps and one generator step.
+        weighting: of the generator's loss, as :class:`SiDTrainer` has it.
 
     Returns:
         The trainer.
@@ -115,6 +129,7 @@ def distilled(seed: int, loss: str, start: str, rounds: int = ROUNDS) -> SiDTrai
         lam=lam,
         loss=name,
         student_steps=2,
+        weighting=weighting,
         rng=torch.Generator().manual_seed(seed),
     )
     trainer.fit(rounds)
@@ -186,6 +201,9 @@ def main() -> None:
         for loss in LOSSES:
             rows[f"{start}; {loss}"] = [quality(distilled(s, loss, start).sample(SAMPLES)) for s in SEEDS]
             print(start, loss, rows[f"{start}; {loss}"], flush=True)
+        for loss in UNWEIGHTED:
+            runs = [distilled(s, loss, start, weighting="none").sample(SAMPLES) for s in SEEDS]
+            rows[f"{start}; {loss}, no weight"] = [quality(x) for x in runs]
     save("generative/sid_ring", rounded({"rows": rows, **references()}), made_with={"seed": [0, 3], "steps": ROUNDS})
 
 

@@ -171,6 +171,9 @@ def sid_loss_x0(
 def sid_weight(x0: Float[Tensor, "B *shape"], x0_teacher: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *ones"]:
     r"""Weight :math:`1/\overline{|x_0-\mu_\varphi|}` of a sample, detached, which evens out the noise levels.
 
+    It is a function of x₀, not of x_t, so the identity behind the losses does not hold under it; with many coordinates
+    the mean hardly varies and little is lost.
+
     Args:
         x0: the generator's sample (B, …).
         x0_teacher: the teacher's denoised sample (B, …).

@@ -22,7 +22,7 @@ class SiDTrainer:
 
     EDM's convention: :math:`x_t=x_0+\sigma\varepsilon`. A round takes `student_steps` steps of denoising regression of
     the student on fresh samples of the generator, weighted by :math:`1/\sigma^2+1/\sigma_d^2`, then one step of the
-    generator on a loss in units of x₀, weighted by :func:`sid_weight`. Gradients flow *through* teacher and student to
+    generator on a loss in units of x₀. Gradients flow *through* teacher and student to
     the generator; their weights get none.
 
     Args:
@@ -40,6 +40,9 @@ class SiDTrainer:
         ema: decay of the averaged generator, in [0, 1) (default 0.99).
         loss: "sid" (default), "fgm" (λ = ½, doubled), "l1" (the plain squared difference), "l3" (the third form of
             :class:`SiDTerms`) or "vsd" (the direction of distribution matching).
+        weighting: "sid" (default, the paper's) divides by :func:`sid_weight`'s distance; "none" does not. The distance
+            depends on the sample itself, not on x_t alone, so the identity behind the losses does not cover it: with
+            few coordinates gradients can have the wrong sign, with many it is nearly constant.
         batch_size: samples a step, at least 1.
         tmax: u is drawn from [0, tmax/1000], 0 < tmax ≤ 1000 (default 800, as in the paper).
         rng: source of latents, noise and levels.
@@ -77,11 +80,13 @@ class SiDTrainer:
         betas: tuple[float, float] = (0.0, 0.999),
         ema: float = 0.99,
         loss: Literal["sid", "fgm", "l1", "l3", "vsd"] = "sid",
+        weighting: Literal["sid", "none"] = "sid",
         batch_size: int = 256,
         tmax: float = 800,
         rng: torch.Generator | None = None,
     ):
         check_one_of("loss", loss, LOSSES)
+        check_one_of("weighting", weighting, ("sid", "none"))
         check_number("lam", lam, above=-math.inf, below=math.inf)
         check_integer("student_steps", student_steps, 1)
         check_integer("batch_size", batch_size, 1)
@@ -93,7 +98,7 @@ class SiDTrainer:
         if not self._weights:
             raise ValueError("generator: got a module without parameters, expected something to train")
         self.teacher, self.student, self.generator, self.noise = teacher, student, generator, noise
-        self.latent_shape, self.lam, self.loss = tuple(latent_shape), lam, loss
+        self.latent_shape, self.lam, self.loss, self.weighting = tuple(latent_shape), lam, loss, weighting
         self.student_steps, self.sigma_init = student_steps, sigma_init
         self.batch_size, self.tmax, self.rng = batch_size, tmax, rng
         self.ema_generator = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema))
@@ -136,8 +141,10 @@ class SiDTrainer:
         x0 = self.generator(self._latents(self.batch_size))
         x_t, sigma = self._noised(x0)
         denoised = self.teacher(x_t, sigma), self.student(x_t, sigma)
-        weight = sid_weight(x0, denoised[0]).flatten()
-        loss = (weight * self._loss(*denoised, x0, x_t, sigma)).mean()
+        losses = self._loss(*denoised, x0, x_t, sigma)
+        if self.weighting == "sid":
+            losses = losses * sid_weight(x0, denoised[0]).flatten()
+        loss = losses.mean()
         self.optimizer_generator.zero_grad()
         loss.backward(inputs=self._weights)  # the weights of teacher and student need no gradient here
         self.optimizer_generator.step()

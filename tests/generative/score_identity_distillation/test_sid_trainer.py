@@ -13,7 +13,6 @@ from kexue_lib.generative.score_identity_distillation import (
     EDMNoise,
     PreconditionedDenoiser,
     SiDTrainer,
-    _trainer,
     gaussian_sid_gradients,
 )
 from kexue_lib.mlp import mlp
@@ -106,11 +105,10 @@ class Ideal(nn.Module):
 
 
 @pytest.mark.parametrize("loss", ["sid", "fgm", "l1", "l3", "vsd"])
-def test_unweighted_gradients_are_the_closed_forms(loss, monkeypatch):
+def test_unweighted_gradients_are_the_closed_forms(loss):
     """One noise level σ and an ideal student: σ² times the gradients of the ε-forms, σ times that of "vsd"."""
-    monkeypatch.setattr(_trainer, "sid_weight", lambda x0, teacher: torch.ones_like(x0))
     generator, level = Linear(), 0.4
-    options = {"latent_shape": (1,), "sigma_init": 1.0, "loss": loss, "lam": 0.8, "rng": seeded(0)}
+    options = {"latent_shape": (1,), "sigma_init": 1.0, "loss": loss, "lam": 0.8, "weighting": "none", "rng": seeded(0)}
     noise = EDMNoise(sigma_min=level, sigma_max=level * (1 + 1e-9))
     run = SiDTrainer(Ideal(), Ideal(generator), generator, noise=noise, batch_size=400_000, **options)
     run.generator_step()
@@ -119,6 +117,20 @@ def test_unweighted_gradients_are_the_closed_forms(loss, monkeypatch):
     closed["sid"], closed["fgm"] = closed["l2"] - 0.8 * closed["l1"], closed["total"]
     expected = closed[loss] * (level if loss == "vsd" else level**2)
     torch.testing.assert_close(got, expected, rtol=0.01, atol=0.004)  # of 400 000 samples
+
+
+def test_the_papers_weight_turns_a_gradient_of_one_coordinate_around():
+    """It depends on x₀, so on ε given x_t. A generator that is too wide, student exact: unweighted it narrows."""
+    slopes = {}
+    for weighting in ("none", "sid"):
+        generator = Linear()
+        generator.m.data.fill_(0.0), generator.s.data.fill_(0.6)
+        options = {"latent_shape": (1,), "sigma_init": 1.0, "loss": "fgm", "weighting": weighting, "rng": seeded(0)}
+        run = SiDTrainer(Ideal(), Ideal(generator), generator, noise=NOISE, batch_size=400_000, **options)
+        run.generator_step()
+        slopes[weighting] = generator.s.grad.item()
+    assert slopes["none"] > 0.02
+    assert slopes["sid"] < -0.5
 
 
 def test_a_perfect_pair_stays_where_it_is_in_the_mean():
@@ -188,6 +200,7 @@ def test_edm_levels_and_coefficients():
     [
         ({"loss": "dmd"}, "loss: got 'dmd'"),
         ({"lam": math.inf}, "lam: got inf"),
+        ({"weighting": "p2"}, "weighting: got 'p2'"),
         ({"student_steps": 0}, "student_steps: got 0"),
         ({"sigma_init": 0.0}, "sigma_init: got 0.0"),
         ({"ema": 1.0}, "ema: got 1.0"),
