@@ -12,7 +12,18 @@ import notebooks
 import pytest
 
 ROOT = notebooks.ROOT
-PARTS = ("_config.yml", "_static", "_toc.yml", "pyproject.toml", "api", "benchmarks", "chapters", "kexue_lib", "tests", "tools")
+PARTS = (
+    "_config.yml",
+    "_static",
+    "_toc.yml",
+    "pyproject.toml",
+    "api",
+    "benchmarks",
+    "chapters",
+    "kexue_lib",
+    "tests",
+    "tools",
+)
 LIBRARY = '''
 from jaxtyping import Float
 from torch import Tensor
