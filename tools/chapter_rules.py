@@ -31,7 +31,6 @@ FIRST_EDITION = (
     "distributions/fourier_density",
     "distributions/softmax_alternatives",
     "distributions/sparsity",
-    "distributions/squareplus",
 )
 
 

@@ -27,6 +27,11 @@ def branch_free(x: Tensor, b: float = B_UPPER) -> Tensor:
     return torch.relu(x) + (b / 2) / (x.abs() + torch.sqrt(x * x + b))
 
 
+def huber(x: Tensor, width: float = B_UPPER**0.5) -> Tensor:
+    """ReLU with a parabola on |x| ≤ width: the largest curvature of squareplus at b = width²."""
+    return torch.where(x.abs() < width, (x + width).square() / (4 * width), torch.relu(x))
+
+
 def without_compiler(x: Tensor) -> Tensor:
     """The library on a machine without a compiler."""
     squareplus_kernels._UNFUSED.add("cpu")
@@ -48,6 +53,7 @@ CONTENDERS: dict[str, Callable[[Tensor], Tensor]] = {
     "squareplus_gate": squareplus_gate,
     "textbook form": textbook,
     "branch-free form, eager": branch_free,
+    "Huber, eager": huber,
     "torch softplus": functional.softplus,
     "torch silu": functional.silu,
     "torch gelu": functional.gelu,
@@ -85,7 +91,7 @@ def main() -> None:
             rounds=9,
         )
     torch.set_num_threads(1)
-    for dtype, size in ((torch.float32, 2**20), (torch.bfloat16, 2**22)):
+    for dtype, size in ((torch.float32, 2**10), (torch.float32, 2**20), (torch.bfloat16, 2**22)):
         y, out = torch.randn(size).to(dtype), torch.empty(size, dtype=dtype)
         report.compare(
             f"{size:,} {str(dtype).removeprefix('torch.')}: value",

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from kexue_lib._autograd import is_differentiated, remember_signature
+
 FUSED_FROM = 2**16
 """Number of elements from which on the compiled kernel is used."""
 
@@ -119,6 +121,8 @@ def apply(name: str, x: Tensor, b: float | Tensor) -> Tensor:
 
 def _weighted(weight: Tensor | None, x: Tensor, b: Tensor, f: Callable) -> Tensor:
     """weight · f(x, b), or f(x, b) for weight None, in the dtype of x; b is 0-dimensional or has the shape of x."""
+    if not is_differentiated(weight, x, b):
+        return _evaluate(f, weight, x, b)
     function = _Reverse if torch.compiler.is_compiling() else _Weighted
     return function.apply(weight, x, b, f)
 
@@ -155,6 +159,7 @@ class _Reverse(torch.autograd.Function):
 # Inside of a graph the compiler cannot look through the runtime checks that the tests put on every function.
 for _name in ("forward", "setup_context", "backward"):
     setattr(_Reverse, _name, staticmethod(inspect.unwrap(getattr(_Reverse, _name))))
+remember_signature(_Reverse)
 
 
 class _Weighted(_Reverse):
