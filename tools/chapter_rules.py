@@ -30,7 +30,6 @@ FIRST_EDITION = (
     "attention/tied_embedding",
     "distributions/fourier_density",
     "distributions/softmax_alternatives",
-    "distributions/sparsity",
 )
 
 

@@ -1,8 +1,8 @@
 """The six axioms of Hurley and Rickard as a search for counterexamples.
 
-Random vectors of moderate size test that strict inequalities are strict; adversarial ones (one entry far above two
-small ones, many tiny entries, repeated values, zeros, twelve decades of magnitudes) test their direction only, because
-there a true but small change may be lost in rounding.
+Random vectors of moderate size, and one with a single nonzero entry, test that strict inequalities are strict;
+adversarial ones (one entry far above two small ones, many tiny entries, repeated values, zeros, twelve decades of
+magnitudes) test their direction only, because there a true but small change may be lost in rounding.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _candidates(trials: int, n: int, generator: torch.Generator) -> Iterator[tup
     draw = lambda *shape: torch.rand(*shape, dtype=torch.float64, generator=generator)
     pick = lambda values, *shape: values[torch.randint(len(values), shape, generator=generator)]
     integers = torch.randint(0, 10, (third, n), generator=generator).double()
-    yield _usable(torch.cat((torch.tensor([[10.0, 2.0, 1.0] + [0.0] * (n - 3)]), integers)), True)
+    small = torch.tensor([[10.0, 2.0, 1.0], [1.0, 0.0, 0.0]]).double()  # the second one is as sparse as can be
+    small = torch.nn.functional.pad(small, (0, n - 3))
+    yield _usable(torch.cat((small, integers)), True)
 
     spread = torch.exp(draw(third, 1) * 3 * torch.randn(third, n, dtype=torch.float64, generator=generator))
     decades = 10 ** (12 * draw(third, n) - 6)

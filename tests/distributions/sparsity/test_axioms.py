@@ -39,7 +39,7 @@ AXIOMS = {
     "entropy": (lambda x: renyi_entropy(shares(x)), False, {"D4", "P2"}),
     "entropy − log n": (lambda x: renyi_entropy(shares(x)) - math.log(x.shape[-1]), False, set()),
     "H₂ − log n": (lambda x: renyi_entropy(shares(x), 2.0) - math.log(x.shape[-1]), False, set()),
-    "Hoyer": (hoyer, True, {"D4"}),
+    "Hoyer": (hoyer, True, {"D4", "P2"}),  # P2 at a single nonzero entry: 1 for every n
     "Gini": (gini, True, set()),
     "Theil": (theil, True, set()),
     "kurtosis": (kurtosis, True, {"D1", "D3", "P2"}),
