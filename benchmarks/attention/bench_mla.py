@@ -75,7 +75,7 @@ def main() -> None:
             f"one token, batch {BATCH}, context {context}, d 1024, 32 heads of 64, float32",
             steps,
             baseline="MLA",
-            rounds=5 if context > 2000 else 9,
+            rounds=15 if context > 2000 else 31,
         )
     for name, config in CONFIGS.items():
         report.number(f"numbers per token and layer in the cache, {name}", kv_cache_elements(config))

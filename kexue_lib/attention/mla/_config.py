@@ -117,7 +117,7 @@ class DecodeCost(NamedTuple):
 
     Attributes:
         flops: floating-point operations, projections and attention.
-        cache_bytes: read from the cache.
+        cache_bytes: read from the cache. Keys and values that the expanded form of MLA writes and reads are not in it.
         weight_bytes: of the projections.
         intensity: operations of the attention for each byte of the cache.
     """

@@ -190,7 +190,9 @@ class LatentAttention(_CachedAttention):
             mask: True where visible, broadcastable to ``(B, h, L, S)``; combined with ``causal``.
             causal: hide keys behind a query; queries are the last L of S tokens.
             cache: the new latents and rotary keys are appended.
-            form: ``"auto"`` takes the one with fewer operations: absorbed when there is a cache and L is small.
+            form: ``"auto"`` takes the one with fewer operations for L new of S tokens: absorbed if there is a cache and
+                L S (2 d_c - d_k - d_v) < (S - L) d_c (d_k + d_v), so never for a fresh prompt (S = L) if
+                2 d_c >= d_k + d_v.
 
         Returns:
             ``(B, L, d)``; both forms agree up to rounding.
@@ -198,8 +200,8 @@ class LatentAttention(_CachedAttention):
         Raises:
             ValueError: an unknown ``form``, a cache of another batch, or a full one.
 
-        Cost: absorbed 2h(2 d_c + d_r) operations per query and token, expanded 2h(d_k + d_r + d_v) and once for each
-        token 2h d_c(d_k + d_v).
+        Cost: absorbed 2h(2 d_c + d_r) operations per query and token and 2h d_c(d_k + d_v) for each new token, expanded
+        2h(d_k + d_r + d_v) per query and token and 2h d_c(d_k + d_v) for each of the S tokens.
         """
         check_one_of("form", form, ("auto", "expanded", "absorbed"))
         c, (B, L, _) = self.config, x.shape
@@ -213,14 +215,16 @@ class LatentAttention(_CachedAttention):
         if cache is not None:
             latent, key = cache.append(latent, key)
         if form == "auto":
-            form = "absorbed" if cache is not None and self._absorbing_pays(L) else "expanded"
+            form = "absorbed" if cache is not None and self._absorbing_pays(L, latent.shape[1]) else "expanded"
         attend = self._absorbed if form == "absorbed" else self._expanded
         return self.out(attend(content, rotary, latent, key, mask, causal).transpose(1, 2).reshape(B, L, -1))
 
-    def _absorbing_pays(self, L: int) -> bool:
+    def _absorbing_pays(self, L: int, S: int) -> bool:
         c = self.config
         rank, expanded = c.kv_rank // c.latent_heads, c.head_dim + c.v_head_dim
-        return L * (2 * rank - expanded) <= rank * expanded  # both sides per head and cached token
+        # Per head: each of the L * S pairs costs the absorbed form more, each of the S - L cached tokens spares it one
+        # expansion; the new tokens cost both forms the same.
+        return L * S * (2 * rank - expanded) < (S - L) * rank * expanded
 
     def _expanded(
         self, content: Tensor, rotary: Tensor, latent: Tensor, key: Tensor, mask: Tensor | None, causal: bool

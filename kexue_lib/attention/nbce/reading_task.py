@@ -65,7 +65,7 @@ def default_answers() -> Int64[Tensor, "keys 2"]:
 
 
 def sample_batch(
-    generator: torch.Generator, batch: int = 64, *, default: float = DEFAULT
+    generator: torch.Generator, batch: int = 64, *, default: float = DEFAULT, either_order: bool = False
 ) -> tuple[Int64[Tensor, "batch L"], Float[Tensor, "batch L-1"]]:
     """Draw training sequences ``BOS (key digit digit)* (SEP key digit digit)*4``.
 
@@ -76,6 +76,7 @@ def sample_batch(
         generator: source of randomness.
         batch: sequences.
         default: share of absent keys that have their default answer.
+        either_order: exchange the two digits of every second answer at random, so that both orders are right.
 
     Returns:
         ids ``(B, 3 n + 17)`` and weights ``(B, 3 n + 16)`` of the next-token targets: 1 on the digits of answers.
@@ -101,6 +102,9 @@ def sample_batch(
     copied = torch.cat([values.gather(1, place[..., None].expand(-1, -1, 2)), uniform[:, m:]], 1)
     key = torch.where(present, found, absent)
     answer = torch.where(present[..., None], copied, by_heart)
+    if either_order:
+        exchanged = torch.rand(batch, QUESTIONS, 1, generator=generator) < 0.5
+        answer = torch.where(exchanged, answer.flip(-1), answer)
     separator = torch.full_like(key, SEP)
     questions = torch.cat([separator[..., None], key[..., None], answer], -1).flatten(1)
 
@@ -154,11 +158,12 @@ def make_model(generator: torch.Generator | None = None) -> DecoderLM:
     return DecoderLM(config, generator=generator)
 
 
-def load(variant: Literal["soft", "hard"] = "soft") -> tuple[DecoderLM, dict[str, Any]]:
+def load(variant: Literal["soft", "hard", "either"] = "soft") -> tuple[DecoderLM, dict[str, Any]]:
     """Return the trained model and what it was made with.
 
     Args:
-        variant: ``"soft"``: absent keys had their default answer with probability 0.6; ``"hard"``: always.
+        variant: ``"soft"``: absent keys had their default answer with probability 0.6; ``"hard"``: always;
+            ``"either"``: as soft, and the two digits of every answer stood in either order.
 
     Raises:
         ValueError: an unknown variant.
@@ -167,7 +172,7 @@ def load(variant: Literal["soft", "hard"] = "soft") -> tuple[DecoderLM, dict[str
     >>> made_with["accuracy"]["soft"] > 0.99
     True
     """
-    check_one_of("variant", variant, ("soft", "hard"))
+    check_one_of("variant", variant, ("soft", "hard", "either"))
     content, made_with = checkpoints.load("attention/nbce")
     model = make_model().eval()
     own = {k.removeprefix(f"{variant}."): v.float() for k, v in content.items() if k.startswith(f"{variant}.")}

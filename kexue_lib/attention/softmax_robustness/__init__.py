@@ -19,6 +19,7 @@ from kexue_lib.attention.softmax_robustness._entropy_range import (
     cosine_entropy_deficit,
     cosine_entropy_min,
     entropy_invariant_scale,
+    entropy_keeping_scale,
     gaussian_entropy,
     sphere_entropy_deficit,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "cosine_entropy_min",
     "effective_number",
     "entropy_invariant_scale",
+    "entropy_keeping_scale",
     "gaussian_entropy",
     "noise_cv2",
     "perturbation_moments",

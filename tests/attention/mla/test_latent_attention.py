@@ -22,6 +22,8 @@ from attention.mla.formulas import (
 )
 from opinfo import as_users_call
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from kexue_lib.attention.mla import (
     PRESETS,
@@ -106,16 +108,30 @@ def test_cached_decoding_gives_the_outputs_of_the_whole_sequence(config: Attenti
         assert cache.nbytes() == 8 * kv_cache_elements(config) * 2 * 11
 
 
-def test_auto_absorbs_single_tokens_and_expands_prompts(monkeypatch):
-    config = PRESETS["deepseek-v3"][0]
-    module = LatentAttention(replace(config, d_model=64, n_heads=2, q_rank=None))
-    taken = []
-    for name in ("_absorbed", "_expanded"):
-        monkeypatch.setattr(module, name, lambda *a, name=name: (taken.append(name), a[0][..., :128])[1])
-    for length, cached in ((1, True), (1, False), (2000, True), (2000, False)):
-        cache = KVCache(module.config, batch=1, max_len=2000) if cached else None
-        module(torch.zeros(1, length, 64), cache=cache)
-    assert taken == ["_absorbed", "_expanded", "_expanded", "_expanded"]
+def flops(module: LatentAttention, L: int, past: int, form: str) -> int:
+    """Operations of one call as PyTorch counts them, with attention written out: it does not count the fused kernel."""
+    cache = KVCache(module.config, batch=1, max_len=past + L)
+    cache.length = past
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, L, module.config.d_model), cache=cache, form=form)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("past", [0, 1, 7, 200])
+@pytest.mark.parametrize("L", [1, 2, 5, 30, 70])
+def test_auto_takes_the_form_with_fewer_operations(L: int, past: int):
+    config = AttentionConfig(d_model=16, n_heads=2, kind="mla", head_dim=8, v_head_dim=6, kv_rank=24, rope_dim=4)
+    module = LatentAttention(config)
+    count = {form: flops(module, L, past, form) for form in ("expanded", "absorbed", "auto")}
+    assert count["auto"] == min(count["expanded"], count["absorbed"])
+    if past == 0:
+        assert count["expanded"] < count["absorbed"]  # a fresh prompt
+
+
+def test_auto_expands_without_a_cache(monkeypatch):
+    module = LatentAttention(replace(PRESETS["deepseek-v3"][0], d_model=64, n_heads=2, q_rank=None))
+    monkeypatch.setattr(module, "_absorbed", None)
+    assert module(torch.zeros(1, 1, 64)).shape == (1, 1, 64)
 
 
 @every_config

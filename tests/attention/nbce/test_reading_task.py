@@ -62,16 +62,50 @@ def test_a_trial_is_answered_by_the_hit_alone():
         assert triples[trial.hit, where[0, 1], 1:].tolist() == trial.answer.tolist()
 
 
+def test_answers_in_either_order_are_exchanged_every_second_time():
+    """The same seed draws the same questions, and the digits of about half of the answers are exchanged."""
+    keys, forward, backward = 0, 0, 0
+    for seed in range(20):
+        plain, _ = sample_batch(seeded(seed), 64)
+        drawn, _ = sample_batch(seeded(seed), 64, either_order=True)
+        before, after = (x[:, -16:].unflatten(1, (4, 4)) for x in (plain, drawn))
+        assert torch.equal(before[..., 1], after[..., 1])
+        told = before[..., 2] != before[..., 3]
+        same = (before[..., 2:] == after[..., 2:]).all(-1) & told
+        other = (before[..., 2:] == after[..., 2:].flip(-1)).all(-1) & told
+        keys, forward, backward = keys + told.sum(), forward + same.sum(), backward + other.sum()
+    assert forward + backward == keys
+    assert abs(backward / keys - 0.5) < 4 * 0.5 / keys**0.5  # four standard errors
+
+
+def test_the_model_of_either_order_is_evenly_undecided():
+    """It gives the two digits of a held key one half each, and the second digit follows from the first."""
+    model, _ = reading_task.load("either")
+    generator = seeded(3)
+    trials = [sample_trial(generator, 1) for _ in range(200)]
+    answers = torch.stack([t.answer for t in trials])
+    prompts = torch.stack([torch.cat([torch.tensor([BOS]), t.contexts[0], t.question]) for t in trials])
+    told = answers[:, 0] != answers[:, 1]
+    with torch.no_grad():
+        first = model(prompts)[:, -1].softmax(-1).gather(1, answers)[told]
+        second = model(torch.cat([prompts, answers[:, 1:]], 1))[:, -1].softmax(-1).gather(1, answers[:, :1])[told]
+    assert first.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+    assert second.mean().item() > 0.95
+
+
 def test_shipped_models_reach_what_their_file_says():
     _, made_with = reading_task.load()
     generator = seeded(5)
     trials = [sample_trial(generator, 1) for _ in range(300)]
     answers = torch.stack([t.answer for t in trials])
     prompts = torch.stack([torch.cat([torch.tensor([BOS]), t.contexts[0], t.question]) for t in trials])
-    for variant in ("soft", "hard"):
+    for variant in ("soft", "hard", "either"):
         model, _ = reading_task.load(variant)
         new = model.generate(prompts, 2)[:, -2:]
-        share = (new == answers).all(-1).double().mean().item()
+        right = (new == answers).all(-1)
+        if variant == "either":
+            right |= (new == answers.flip(-1)).all(-1)
+        share = right.double().mean().item()
         assert share == pytest.approx(made_with["accuracy"][variant], abs=0.02)
 
 
@@ -87,7 +121,7 @@ def test_the_prior_of_the_soft_model_is_calibrated():
 
 def test_curves_are_stored():
     content, _ = checkpoints.load("attention/nbce")
-    for variant in ("soft", "hard"):
+    for variant in ("soft", "hard", "either"):
         curve = content[f"curve.{variant}"]
         assert len(curve) == len(content["curve.step"])
         assert curve[-1] < 0.7 * curve[0]

@@ -15,6 +15,7 @@ from kexue_lib.attention.softmax_robustness import (
     cosine_entropy_deficit,
     cosine_entropy_min,
     entropy_invariant_scale,
+    entropy_keeping_scale,
     gaussian_entropy,
     softmax_entropy,
     sphere_entropy_deficit,
@@ -93,3 +94,24 @@ def test_invariant_scale_is_the_usual_one_at_the_training_length():
     assert entropy_invariant_scale(512, 64).item() == pytest.approx(0.125)
     scales = entropy_invariant_scale(torch.tensor([1, 512, 512**2]), 16)
     torch.testing.assert_close(scales, torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("d", [2, 16, 64])
+def test_keeping_scale_leaves_the_deficit_that_bessel_functions_ask_for(d: int):
+    scales = entropy_keeping_scale(torch.tensor([[100, 512], [3000, 60_000]]), d)
+    assert scales[0, 0] == 0.0
+    for count, scale in ((512, scales[0, 1]), (3000, scales[1, 0]), (60_000, scales[1, 1])):
+        with mpmath.workdps(60):
+            expected = bessel_deficit(1 / mpmath.sqrt(d), d) + mpmath.log(count) - mpmath.log(512)
+            assert float(bessel_deficit(mpmath.mpf(scale.item()), d)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_keeping_scale_keeps_the_entropy_of_random_keys_and_the_logarithmic_one_does_not():
+    d, seen = 32, {}
+    for count in (512, 8192):
+        directions = normal(16, count, d)
+        keys = directions / directions.norm(dim=-1, keepdim=True) * d**0.5
+        for scale in (entropy_keeping_scale, entropy_invariant_scale):
+            seen[scale, count] = softmax_entropy(scale(count, d) * d**0.5 * keys[..., 0]).mean().item()
+    assert seen[entropy_keeping_scale, 8192] == pytest.approx(seen[entropy_keeping_scale, 512], abs=0.2)
+    assert seen[entropy_invariant_scale, 8192] > seen[entropy_invariant_scale, 512] + 2
