@@ -26,7 +26,6 @@ FIRST_EDITION = (
     "attention/decoder_only",
     "attention/tied_embedding",
     "distributions/fourier_density",
-    "distributions/softmax_alternatives",
 )
 
 
