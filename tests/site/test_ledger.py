@@ -36,6 +36,19 @@ def test_totals_are_those_of_the_notebooks(site: Path):
         assert {name: int(count) for count, name in tiles} == {e: counted[e] for e in stored.EVIDENCE}, page
 
 
+def test_front_page_walks_one_claim_from_the_article_to_the_verdict(site: Path):
+    page = (site / "intro.html").read_text(encoding="utf-8")
+    walk = page[page.index('class="walk ') :]
+    walk = walk[: walk.index("From the chapter")]
+    assert len(re.findall(r'class="walk-name"', walk)) == 5
+    assert "<img" in walk
+    assert "highlight" in walk
+    words, claims, verdicts = _words(walk), _bundles("claim")["squareplus"], _bundles("verdict")["squareplus"]
+    assert [c["evidence"] for c in claims if c["title"] in words] == ["proved"]
+    [verdict] = [v for v in verdicts if v["title"] in words]
+    assert all(verdict[key] in words for key in ("claimed", "obtained", "verdict"))
+
+
 def test_ledger_lists_each_claim_once_and_links_to_its_place(site: Path):
     ledger = (site / "about/ledger.html").read_text(encoding="utf-8")
     links = re.findall(r'href="\.\./chapters/\w+/(\w+)\.html#claim-(\w+?)-(\w+)"', ledger)

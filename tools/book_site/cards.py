@@ -1,17 +1,19 @@
-"""Cards that lead into the book: its parts on the front page, a part's chapters on the part's page, one big figure."""
+"""Cards that lead into the book: its parts and one claim on the front page, a part's chapters on the part's page."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import notebooks
 from docutils import nodes
 from sphinx.application import Sphinx
 
 from . import stored
-from .bundles import evidence_badge, inline
+from .bundles import claim_card, evidence_badge, inline, verdict_card
 from .pages import BookDirective
 
 
@@ -36,23 +38,55 @@ class CardDirective(BookDirective):
         return nodes.image(uri=uri, alt=stored.plain(figure.alt, 400), classes=list(classes))
 
 
-class ChapterFigure(CardDirective):
-    """The figure of one chapter, large, with a caption that leads there; the argument is ``part/slug``."""
+class ClaimWalk(CardDirective):
+    """One claim of a chapter on its way from the article to the verdict; the argument is ``part/slug``.
+
+    Four lines name what is shown: ``proof`` the title of a claim, ``code`` and ``run`` a piece of the source of a cell
+    (``run`` one that draws), ``verdict`` the title of a verdict.
+    """
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Return the figure; nothing while the chapter is not written."""
+        """Return the five stations; nothing while the chapter is not written."""
         docname = f"chapters/{self.arguments[0]}"
         chapter = next((c for c in self.written() if c.article.docname == docname), None)
-        if chapter is None or chapter.figure is None:
+        if chapter is None:
             return []
-        figure = nodes.figure(classes=["front-figure"])
-        figure += self.image(chapter.figure)
-        caption = nodes.caption("", "", *inline(self, chapter.answer), nodes.Text(" From the chapter "))
-        caption += [self.page_link(docname, *inline(self, chapter.title)), nodes.Text(".")]
-        figure += caption
-        return [figure]
+        named = dict(line.split(": ", 1) for line in self.content)
+        claim = self._one(chapter.claims, lambda c: c["title"] == named["proof"], named["proof"])
+        verdict = self._one(chapter.verdicts, lambda v: v["title"] == named["verdict"], named["verdict"])
+        cells = notebooks.code_cells(chapter.notebook)
+        code = self._one(cells, lambda c: named["code"] in notebooks.source(c), named["code"])
+        drawn = self._one(
+            cells, lambda c: named["run"] in notebooks.source(c) and stored.figure(c) is not None, named["run"]
+        )
+        words = [*inline(self, verdict["title"]), nodes.Text(": "), *inline(self, verdict["claimed"])]
+        source = nodes.literal_block("", notebooks.source(code).strip(), language="python")
+        return [
+            nodes.container(
+                "",
+                self._station("The article says", nodes.paragraph("", "", *words)),
+                self._station("proved by machine", claim_card(self, claim)),
+                self._station("run as code", source),
+                self._station("seen in a run", self.image(stored.figure(drawn))),
+                self._station("judged", verdict_card(self, verdict)),
+                nodes.paragraph("", "From the chapter ", self.page_link(docname, *inline(self, chapter.title))),
+                classes=["walk"],
+            )
+        ]
+
+    def _one(self, items: Sequence[dict], fits: Callable[[dict], bool], name: str) -> dict:
+        found = [item for item in items if fits(item)]
+        if len(found) != 1:
+            raise self.error(f"{len(found)} places fit {name!r} in {self.arguments[0]}, expected one")
+        return found[0]
+
+    @staticmethod
+    def _station(name: str, *content: nodes.Node) -> nodes.container:
+        title = nodes.paragraph("", name, classes=["walk-name"])
+        return nodes.container("", title, *content, classes=["walk-station"])
 
 
 class PartCards(CardDirective):
@@ -120,8 +154,8 @@ class ChapterCards(CardDirective):
 def setup(app: Sphinx) -> None:
     """Register the directives.
 
-    ``{part-cards}`` and ``{chapter-cards}`` take no arguments, ``{chapter-figure} part/slug`` takes one.
+    ``{part-cards}`` and ``{chapter-cards}`` take no arguments, ``{claim-walk} part/slug`` one and four lines.
     """
-    app.add_directive("chapter-figure", ChapterFigure)
+    app.add_directive("claim-walk", ClaimWalk)
     app.add_directive("part-cards", PartCards)
     app.add_directive("chapter-cards", ChapterCards)

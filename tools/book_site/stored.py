@@ -86,12 +86,10 @@ class Chapter:
     @cached_property
     def figure(self) -> Figure | None:
         """The picture of the cell tagged ``thumbnail``; without such a cell, the first picture."""
-        drawn = [(cell, png) for cell in notebooks.code_cells(self.notebook) if (png := _picture(cell))]
-        tagged = [pair for pair in drawn if THUMBNAIL in pair[0]["metadata"].get("tags", [])]
-        for cell, png in (tagged or drawn)[:1]:
-            alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
-            return Figure(png, alt or f"A figure of the chapter {self.title}")
-        return None
+        drawn = [cell for cell in notebooks.code_cells(self.notebook) if figure(cell)]
+        tagged = [cell for cell in drawn if THUMBNAIL in cell["metadata"].get("tags", [])]
+        chosen = (tagged or drawn)[:1]
+        return figure(chosen[0], f"A figure of the chapter {self.title}") if chosen else None
 
     @cached_property
     def references(self) -> list[str]:
@@ -224,6 +222,15 @@ def _heading(markdown: str) -> str:
     return match[1].strip() if match else ""
 
 
-def _picture(cell: dict) -> bytes | None:
+def figure(cell: dict, description: str = "") -> Figure | None:
+    """Return what a cell drew last, with its alternative text.
+
+    Args:
+        cell: a code cell.
+        description: the text where the cell has none.
+    """
     pictures = [o["data"]["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    return b64decode("".join(pictures[-1])) if pictures else None
+    if not pictures:
+        return None
+    alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+    return Figure(b64decode("".join(pictures[-1])), alt or description)
