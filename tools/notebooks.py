@@ -245,7 +245,7 @@ def _cell_id(cell: dict, number: int) -> str:
 
 
 def faults(notebook: dict) -> list[str]:
-    """Return what must not be stored: errors, warnings, machine paths.
+    """Return what must not be stored: errors, warnings, machine paths, objects that nobody asked to see.
 
     Args:
         notebook: its content.
@@ -263,6 +263,11 @@ def faults(notebook: dict) -> list[str]:
                 found.append(f"code cell {number} writes to stderr: {''.join(output['text'])[:200]!r}")
             elif hit := MACHINE_PATH.search(re.sub(r'"image/png": "[^"]*"', "", text)):
                 found.append(f"code cell {number} stores a path of the machine: {hit.group(0).strip()!r}")
+            elif output["output_type"] == "execute_result" and list(output["data"]) == ["text/plain"]:
+                shown = "".join(output["data"]["text/plain"])[:60]
+                beside_a_card = any(CLAIM in other.get("data", {}) for other in cell["outputs"])
+                if shown.startswith("<") or beside_a_card:
+                    found.append(f"code cell {number} shows what its last line returns, {shown!r}: end it with ;")
     return found
 
 

@@ -59,6 +59,7 @@ def test_execution_stores_outputs_counts_and_fingerprint(store):
         ("import warnings; warnings.warn('odd')", "stderr"),
         ("import os; print(os.path.expanduser('~') + '/notes')", "path of the machine"),
         ("print('x' * 1_100_000)", "bytes stored"),
+        ("object()", "shows what its last line returns"),
     ],
 )
 def test_a_run_that_must_not_be_stored_leaves_the_file_alone(store, code, message):
