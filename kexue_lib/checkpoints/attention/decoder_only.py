@@ -1,12 +1,13 @@
-"""Small byte models that differ in what the input sees: GPT, UniLM and T5 on equal batches, and masked language models
-with full, mixed and linear attention. Four random initialisations each (linear attention: three). And the spectra of
-large attention matrices. Run by ``python -m kexue_lib.checkpoints.attention.decoder_only`` with one thread, about
-twenty minutes."""
+"""Small byte models that differ in what the input sees: GPT, UniLM and T5 on equal batches, and a GPT as large as T5
+(eight random initialisations); the attention matrices of GPT and UniLM (four); masked language models with full, mixed
+and linear attention (four; linear attention three). And the spectra of large attention matrices. Run by ``python -m
+kexue_lib.checkpoints.attention.decoder_only`` with one thread, about twenty-five minutes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from kexue_lib.attention.decoder_only import (
     Seq2Seq,
     Seq2SeqConfig,
     attention_matrix,
+    causal_recover,
     head_masks,
     rank_report,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "STEPS",
     "LinearSelfAttention",
     "causal_run",
+    "head_matrices",
+    "heads",
     "main",
     "masked",
     "masked_run",
@@ -42,7 +46,7 @@ __all__ = [
     "train",
 ]
 
-STEPS, SEEDS, BATCH, LENGTH = 240, (0, 1, 2, 3), 16, 128
+STEPS, SEEDS, BATCH, LENGTH = 240, tuple(range(8)), 16, 128
 SIZES = {"d_model": 64, "n_layers": 2, "n_heads": 4}
 BASE = LMConfig(vocab_size=256, **SIZES)
 HIDDEN_BYTE, MASKED = 256, 0.15  # the id that stands for a masked byte, and the share of masked bytes
@@ -53,6 +57,7 @@ SEQ2SEQ = {  # name: configuration, loss on the source too
     "T5": (Seq2SeqConfig(BASE, "bidirectional", shared=False), False),
     "T5, causal encoder": (Seq2SeqConfig(BASE, "causal", shared=False), False),
     "GPT, loss on all": (Seq2SeqConfig(BASE, "causal"), True),
+    "GPT, wider": (Seq2SeqConfig(replace(BASE, d_model=96), "causal"), False),  # as many parameters as T5
 }
 
 
@@ -120,6 +125,7 @@ def seq2seq_run(
     config: Seq2SeqConfig,
     seed: int,
     *,
+    model: Seq2Seq | None = None,
     source_loss: bool = False,
     steps: int = STEPS,
     length: int = LENGTH,
@@ -131,6 +137,7 @@ def seq2seq_run(
     Args:
         config: of the model.
         seed: of weights and batches.
+        model: to train in place; default: one of that configuration and seed.
         source_loss: train on the first half too; the validation never counts it.
         steps: optimizer steps.
         length: bytes of a window.
@@ -143,7 +150,7 @@ def seq2seq_run(
     half = length // 2
     held_out = byte_windows(python_source().validation, length, windows)(torch.Generator().manual_seed(1))
     return train(
-        Seq2Seq(config, generator=torch.Generator().manual_seed(seed)),
+        Seq2Seq(config, generator=torch.Generator().manual_seed(seed)) if model is None else model,
         lambda network, batch: network.loss(batch[:, :half], batch[:, half:], source_loss=source_loss),
         lambda network: network.loss(held_out[:, :half], held_out[:, half:]),
         seed=seed,
@@ -231,10 +238,63 @@ def spectrum(n: int, width: int, kind: str) -> dict:
     return {"tokens": n, "width": width, "mask": kind, **{name: value.item() for name, value in numbers.items()}}
 
 
+def head_matrices(model: Seq2Seq, kind: str, source: Tensor) -> Tensor:
+    """Return the attention matrices of a source in a model of shared layers ``(layers, B, H, P, P)``, float64.
+
+    Args:
+        model: to look into.
+        kind: mask of the source, as in ``head_masks``.
+        source: ids ``(B, P)``.
+    """
+    seen, visible = [], head_masks(kind, source.shape[1])
+
+    def look(module: SelfAttention, args: tuple, options: dict) -> None:
+        split = lambda f: f(args[0]).unflatten(-1, (module.config.n_heads, -1)).transpose(1, 2)
+        q, k = (module.position.rotate(split(f), options["positions"]).double() for f in (module.q, module.k))
+        seen.append(attention_matrix(q, k, mask=visible))
+
+    hooks = [b.attention.register_forward_pre_hook(look, with_kwargs=True) for b in model.decoder.blocks]
+    with torch.no_grad():
+        model.decoder(source)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(seen)
+
+
+def heads(encoder: str, seed: int) -> dict:
+    """Return what the attention matrices of a model are like before and after its training.
+
+    Args:
+        encoder: ``"causal"`` or ``"bidirectional"``.
+        seed: of weights and batches.
+
+    Returns:
+        For ``"untrained"`` and ``"trained"``, over both layers, all heads and eight sources of 64 bytes: the mean
+        effective rank, and the median decimal logarithms of the condition of A and of 1 + A.
+    """
+    config = SEQ2SEQ["GPT" if encoder == "causal" else "UniLM"][0]
+    model = Seq2Seq(config, generator=torch.Generator().manual_seed(seed))
+    source = byte_windows(python_source().validation, LENGTH // 2, 8)(torch.Generator().manual_seed(3))
+    found, one = {}, torch.eye(LENGTH // 2, dtype=torch.float64)
+    for when in ("untrained", "trained"):
+        if when == "trained":
+            seq2seq_run(config, seed, model=model)
+        A = head_matrices(model, encoder, source)
+        # Substitution keeps the small singular values of a triangular matrix, which an SVD loses in rounding.
+        inverse = causal_recover(A, one.expand_as(A)) if encoder == "causal" else torch.linalg.inv(A)
+        condition = torch.linalg.matrix_norm(A, 2) * torch.linalg.matrix_norm(inverse, 2)
+        found[when] = {
+            "effective_rank": rank_report(A).effective_rank.mean(),
+            "condition": condition.log10().median(),
+            "condition_with_skip": torch.linalg.cond(one + A).log10().median(),
+        }
+    return found
+
+
 def main() -> None:
     """Train all and store the curves.
 
-    One thread; about twenty minutes.
+    One thread; about twenty-five minutes.
     """
     torch.set_num_threads(1)
     start, content = time.process_time(), {"bigram": ngram_entropy(python_source().train, 2)}
@@ -248,8 +308,12 @@ def main() -> None:
 
     for name, (config, source_loss) in SEQ2SEQ.items():
         repeat("seq2seq", name, lambda seed, c=config, s=source_loss: seq2seq_run(c, seed, source_loss=s))
+    content["heads"] = {
+        name: [heads(encoder, seed) for seed in SEEDS[:4]]
+        for name, encoder in (("GPT", "causal"), ("UniLM", "bidirectional"))
+    }
     for name, attention in (("full", SelfAttention), ("mixed", MixedSelfAttention)):
-        repeat("masked", name, lambda seed, a=attention: masked_run(a, seed))
+        repeat("masked", name, lambda seed, a=attention: masked_run(a, seed), SEEDS[:4])
     repeat("masked", "linear", lambda seed: masked_run(LinearSelfAttention, seed), SEEDS[:3])
     repeat("causal", "softmax", lambda seed: causal_run(SelfAttention, seed), SEEDS[:3])
     repeat("causal", "linear", lambda seed: causal_run(LinearSelfAttention, seed), SEEDS[:3])

@@ -129,8 +129,8 @@ def test_stored_runs_are_whole():
         assert len(last) == len(made_with["seed"])
         assert np.mean(last) == pytest.approx(made_with["validation"][name], rel=1e-4)
         assert np.max(last) < content["bigram"] + 0.1
-        encoder, shared = stored.SEQ2SEQ[name][0].encoder, stored.SEQ2SEQ[name][0].shared
-        assert content["parameters"][name] == model(encoder, shared, base=stored.BASE).num_parameters()
+        config = stored.SEQ2SEQ[name][0]
+        assert content["parameters"][name] == model(config.encoder, config.shared, base=config.base).num_parameters()
 
 
 @pytest.mark.slow
