@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
+from sympy.printing.latex import LatexPrinter
 
 from kexue_lib.derivation._claim import Claim
 
@@ -21,9 +22,24 @@ _IN_MATH = {"_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$", "{": r"\
 _IN_MATH |= {"\\": r"\backslash", "^": r"\wedge", "~": r"\sim"}
 
 
+class _Printer(LatexPrinter):
+    """SymPy's LaTeX, but a matrix given by a formula for its entries in the notation of textbooks."""
+
+    def _print_FunctionMatrix(self, matrix: sp.FunctionMatrix) -> str:
+        indices, entry = matrix.lamda.signature, self._print(matrix.lamda.expr)
+        names = [self._print(index) for index in indices]
+        ends = [self._print(size) for size in matrix.shape]
+        first = rf"0 \leq {', '.join(names)} < {ends[0]}"
+        ranges = first if ends[0] == ends[1] else ",\\ ".join(rf"0 \leq {i} < {n}" for i, n in zip(names, ends))
+        return rf"\left[{entry}\right]_{{{ranges}}}"
+
+
+_PRINTER = _Printer({"ln_notation": False, "mat_delim": "(", "mat_str": "matrix", "imaginary_unit": "i"})
+
+
 def latex(expression: Any) -> str:
     """The LaTeX of an expression, as the whole book prints it."""
-    return sp.latex(expression, ln_notation=False, mat_delim="(", mat_str="matrix", imaginary_unit="i")
+    return _PRINTER.doprint(expression)
 
 
 def statement_latex(statement: Any, given: Sequence[Any], domain: str) -> tuple[list[str], str]:

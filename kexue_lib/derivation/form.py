@@ -6,6 +6,7 @@ they stand, where calling the constructors would collect, cancel and reorder.
 
 import ast
 import functools
+import importlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def read(text: str) -> tuple[Any, tuple[Any, ...]]:
 @functools.lru_cache(maxsize=1)
 def _classes() -> dict[str, type]:
     """The kinds of expression that SymPy has no name for at its top, and ours."""
+    importlib.import_module("kexue_lib.derivation._matrices")  # brings MatrixSum, which nothing here needs by name
     found, pending = {}, [sp.Basic]
     while pending:
         kind = pending.pop()

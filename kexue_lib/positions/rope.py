@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from kexue_lib._arguments import check_broadcast, check_dtype, check_integer, check_number, check_one_of, check_shape
+from kexue_lib._autograd import remember_signature
 from kexue_lib._tracing import is_traced
 
 __all__ = [
@@ -98,6 +99,7 @@ def cos_sin(
     return angle.cos().to(device=device, dtype=dtype), angle.sin().to(device=device, dtype=dtype)
 
 
+@remember_signature
 class _Rotation(torch.autograd.Function):
     """The rotation of pairs; its derivative is the inverse rotation, so nothing of ``x`` has to be kept.
 

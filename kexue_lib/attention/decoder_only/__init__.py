@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
+from kexue_lib._autograd import remember_signature
 from kexue_lib._tracing import is_traced
 from kexue_lib.attention.decoder_only._mixed_directions import MixedSelfAttention, head_masks, mixed_attention
 from kexue_lib.attention.decoder_only._rank_collapse import collapse_curve, collapse_residual
@@ -248,6 +249,7 @@ def causal_recover(
     return torch.linalg.solve_triangular(attention.to(dtype), output.to(dtype), upper=False).to(output.dtype)
 
 
+@remember_signature
 class _CausalLogDet(torch.autograd.Function):
     """Blocks of queries against all keys before them; the backward pass computes the blocks again."""
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
+from kexue_lib._autograd import remember_signature
 
 # Masked scores are a finite number, so that no −inf − (−inf) and no 0 · (−inf) arises; a row whose maximum stays at
 # _FLOOR has seen no key. Both fit float32, and _MASKED − _FLOOR is far below the smallest exponent.
@@ -95,6 +96,7 @@ def attention_stats(
     return AttentionStats(output.to(query.dtype), lse, entropy, effective)
 
 
+@remember_signature
 class _BlockwiseAttention(torch.autograd.Function):
     """Of queries that carry the scale, all of shape (*batch, length, width) in one dtype."""
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from kexue_lib._autograd import remember_signature
+
 BLOCK = {"cpu": 2**14}
 """Points of a block: what stays in the second level cache; elsewhere 2²³."""
 FEW = 4096
@@ -105,6 +107,7 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(i, i + height), slice(j, j + width)
 
 
+@remember_signature
 class _Synthesis(torch.autograd.Function):
     @staticmethod
     def forward(coef: Tensor, x: Tensor, half_width: Tensor | None) -> Tensor:
@@ -150,6 +153,7 @@ class _Synthesis(torch.autograd.Function):
         return synthesis(*moved), 0
 
 
+@remember_signature
 class _Analysis(torch.autograd.Function):
     @staticmethod
     def forward(weight: Tensor, x: Tensor, half_width: Tensor | None, count: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from kexue_lib._autograd import remember_signature
 from kexue_lib.distributions.smooth_topk._elementary_symmetric import (
     bernoulli_count,
     bernoulli_marginals,
@@ -81,6 +82,7 @@ def _log_normaliser(x: Tensor, k: int) -> Tensor:
     return torch.where((x > -torch.inf).sum(-1) < k, -torch.inf, value)
 
 
+@remember_signature
 class _LogNormaliser(torch.autograd.Function):
     """Its derivative is a function of x that is differentiable in turn."""
 

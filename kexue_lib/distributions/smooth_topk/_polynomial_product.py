@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink, pad
 
+from kexue_lib._autograd import remember_signature
+
 _GATHER_LIMIT = 1 << 26  # elements that one gathered product may take
 _SMALL = 1 << 13  # results of so few elements cost more in Python than in arithmetic
 _SHORT = 8  # sums of so few products are faster done than guarded against subnormal numbers
@@ -45,6 +47,7 @@ def toeplitz(rows: int, columns: int, length: int, device: torch.device) -> Tens
     return torch.where((index >= 0) & (index < length), index, length)
 
 
+@remember_signature
 class _Product(torch.autograd.Function):
     """c_d = Σᵢ aᵢ b_{d−i} for d = 0, …, degree; its derivatives are correlations."""
 
@@ -77,6 +80,7 @@ class _Product(torch.autograd.Function):
         return _Product.apply(a, b, degree), a.dim() - 1
 
 
+@remember_signature
 class _Correlation(torch.autograd.Function):
     """cᵢ = Σⱼ g_{i+j} bⱼ for i = 0, …, size − 1; its derivatives are a product and a correlation."""
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
+from kexue_lib._autograd import remember_signature
+
 _FAR = 1e4  # scores this many temperatures from the k-th largest are as good as infinitely far: e^{−5000} = 0
 _STEPS = 5  # four reach rounding on everything that the tests try, one is in reserve
 TILT_STEPS = 2  # a tilt only keeps P(ΣB = k) away from 0
@@ -238,6 +240,7 @@ def _clip_surplus(y: Tensor, level: Tensor, k: int) -> Tensor:
     return hardshrink((y - level).clamp_(0, 1).sum(-1, keepdim=True) - k, 2 * torch.finfo(y.dtype).eps * k)
 
 
+@remember_signature
 class _ClipThreshold(torch.autograd.Function):
     """The loop that ends when all rows are done: vmap must hand it plain tensors."""
 
@@ -254,6 +257,7 @@ class _ClipThreshold(torch.autograd.Function):
         return _ClipThreshold.apply(y.movedim(in_dims[0], 0), k), 0
 
 
+@remember_signature
 class _ClipMarks(torch.autograd.Function):
     """p = clip(y − λ, 0, 1) at the λ of y, and its derivative in one step."""
 
@@ -284,6 +288,7 @@ def _within_the_kinks(p: Tensor, v: Tensor) -> Tensor:
     return moved - s * (moved.sum(-1, keepdim=True) / s.sum(-1, keepdim=True).clamp(min=1))
 
 
+@remember_signature
 class ImplicitThreshold(torch.autograd.Function):
     """Attach to a solution λ of Σᵢ f(yᵢ − λ) = k its derivatives ∂λ/∂yⱼ = f'(yⱼ − λ) / Σᵢ f'(yᵢ − λ).
 

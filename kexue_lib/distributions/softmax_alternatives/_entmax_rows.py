@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from kexue_lib._autograd import remember_signature
 from kexue_lib._tracing import is_traced
 
 SMALLEST_BETA = 1e-20
@@ -32,6 +33,7 @@ Buffers = tuple[Buffer, ...]
 Steps = Iterable[Callable[[Tensor], bool]]
 
 
+@remember_signature
 class Entmax(torch.autograd.Function):
     """p (..., n) of x (..., n); β is a float, or a tensor broadcastable to (..., 1).
 
@@ -70,6 +72,7 @@ class Entmax(torch.autograd.Function):
         return tangent if beta_tangent is None else tangent + slope_in_beta(p, beta) * beta_tangent
 
 
+@remember_signature
 class Loss(torch.autograd.Function):
     """The Fenchel–Young loss Ω*(x) − ⟨x, y⟩ + Ω(y) of each row, with gradient p − y in x; y is a constant.
 

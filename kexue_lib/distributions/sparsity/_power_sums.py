@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kexue_lib._autograd import remember_signature
+
 
 def reduced_dims(x: Float[Tensor, "..."], dim: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """The dimensions to reduce, as sorted indices from 0; None and () mean all, as in `torch.sum`.
@@ -106,6 +108,7 @@ def _sums(x: Tensor, unit: Tensor, exponents: tuple[float, ...], dims: tuple[int
     return tuple([power(u, e).sum(dims, keepdim=True) for e in exponents])
 
 
+@remember_signature
 class _PowerSums(torch.autograd.Function):
     """All sums at once; forward mode, vmap and higher derivatives included."""
 

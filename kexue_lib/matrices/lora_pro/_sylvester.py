@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_shape
+from kexue_lib._autograd import remember_signature
 
 
 def solve_sylvester_spd(
@@ -48,6 +49,7 @@ def solve_sylvester_spd(
     return _Sylvester.apply(P, Q, R.double()).to(R.dtype)
 
 
+@remember_signature
 class _Sylvester(torch.autograd.Function):
     """X of PX + XQ = R; a change of the three moves it by the solution for dR − dP X − X dQ.
 

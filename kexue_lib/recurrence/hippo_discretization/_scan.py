@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kexue_lib._arguments import check_integer, check_one_of
 from kexue_lib._autocast import without_autocast
+from kexue_lib._autograd import remember_signature
 from kexue_lib.recurrence.hippo import coefficient_scale
 from kexue_lib.recurrence.hippo_discretization._steps import METHODS, steps
 
@@ -98,6 +99,7 @@ def _scan(u: Tensor, N: int, method: str, return_all: bool) -> Tensor:
     return run(u, N, method, return_all)
 
 
+@remember_signature
 class _Scan(torch.autograd.Function):
     """The map from samples to states; linear, so that its derivative is itself and its gradient the transpose."""
 
@@ -128,6 +130,7 @@ class _Scan(torch.autograd.Function):
         return _Scan.apply(u.movedim(in_dims[0], 0), *options), 0
 
 
+@remember_signature
 class _Transposed(torch.autograd.Function):
     """The transpose of :class:`_Scan`, from weights of the states to weights of the samples."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kexue_lib._arguments import check_integer, check_one_of
 from kexue_lib._autocast import without_autocast
+from kexue_lib._autograd import remember_signature
 from kexue_lib.recurrence.scan._kernels import KERNELS, applied, output_shape, time_axis
 
 Method = Literal["auto", "sequential", "chunked", "doubling", "odd_even", "associative"]
@@ -183,6 +184,7 @@ def _chosen(shape: torch.Size, b: Tensor, matrix: bool) -> str:
     return "chunked" if length >= _SHORT and width <= (_WIDE_COMPLEX if b.is_complex() else _WIDE) else "sequential"
 
 
+@remember_signature
 class _Scan(torch.autograd.Function):
     r"""The gradient by the states is summed by a scan, :math:`\bar g_t = g_t + \overline{a_{t+1}}\,\bar g_{t+1}`."""
 

@@ -1,0 +1,305 @@
+"""Fourier densities against mixtures, a monotone network and kernels; penalties; σ; a density predicted by a network.
+
+Run by ``python -m kexue_lib.checkpoints.distributions.fourier_density`` with one thread, about eight minutes. Every
+seed draws its own training, validation and test samples, shared by all models. Each model has its best rate (bandwidth,
+strength), chosen on the validation samples, and is scored on the test samples. The losses are in nats, less the loss of
+the true density on the same samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kexue_lib.checkpoints import rounded, save
+from kexue_lib.checkpoints.distributions._density_rivals import (
+    MonotoneNetwork,
+    TrainedMixture,
+    expectation_maximisation,
+    kernels,
+)
+from kexue_lib.distributions import fourier_density as fd
+
+__all__ = ["LINE", "NARROW", "RATES", "SEEDS", "STRENGTHS", "blocks_log_prob", "draw_peaks", "main", "peaks_log_prob"]
+
+SEEDS, STEPS, BATCH = 8, 800, 1000
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+STRENGTHS = tuple(10 ** (-7 + j / 2) for j in range(17))
+LINE = (-6.0, 6.0, 601)
+PEAKS = torch.arange(-4.0, 5.0)
+WEIGHTS = torch.tensor(np.random.default_rng(0).dirichlet([5] * 9)).float()
+NARROW = (0.165, 0.10125, 0.22875, 0.18625, 0.14375, 0.25, 0.1225, 0.2075, 0.08)
+"""Standard deviations of the nine peaks at −4 … 4; the narrowest is the outermost."""
+SHARES = torch.tensor([0.3, 0.2, 0.35, 0.15])
+
+
+def peaks_log_prob(y: Tensor, widths: tuple[float, ...] = NARROW) -> Tensor:
+    """Log density of the nine peaks, in the shape of y."""
+    scale = torch.tensor(widths)
+    u = (y[..., None] - PEAKS) / scale
+    return (WEIGHTS.log() - scale.log() - 0.5 * math.log(2 * math.pi) - 0.5 * u.square()).logsumexp(-1)
+
+
+def draw_peaks(count: int, g: torch.Generator) -> Tensor:
+    """Samples of the nine peaks (SEEDS, count)."""
+    which = torch.multinomial(WEIGHTS, SEEDS * count, replacement=True, generator=g)
+    y = PEAKS[which] + torch.tensor(NARROW)[which] * torch.randn(SEEDS * count, generator=g)
+    return y.reshape(SEEDS, count)
+
+
+def blocks_log_prob(y: Tensor) -> Tensor:
+    """Log density of two uniform blocks, a triangle and a spike, in the shape of y."""
+    parts = [((y > -3) & (y < -2)).float(), 2.0 * ((y > -1) & (y < -0.5)).float(), (1 - (y - 2).abs()).clamp(min=0)]
+    parts.append(torch.exp(-0.5 * ((y - 0.3) / 0.04) ** 2) / (0.04 * math.sqrt(2 * math.pi)))
+    return (torch.stack(parts, -1) @ SHARES).log()
+
+
+def draw_blocks(count: int, g: torch.Generator) -> Tensor:
+    """Samples of the blocks, triangle and spike (SEEDS, count)."""
+    total = SEEDS * count
+    which = torch.multinomial(SHARES, total, replacement=True, generator=g)
+    v = torch.rand(total, 2, generator=g)
+    parts = (v[:, 0] - 3, 0.5 * v[:, 0] - 1, 1 + v.sum(1), 0.3 + 0.04 * torch.randn(total, generator=g))
+    return torch.stack(parts, 1).gather(1, which[:, None])[:, 0].reshape(SEEDS, count)
+
+
+def train(
+    parameters: list[Tensor], loss: Callable[[Tensor], Tensor], rate: Tensor, pick: Callable[[], Tensor], steps: int
+) -> None:
+    """Adam on independent models, the rows of each parameter, a rate for each row; the rates fall to 0 as a cosine."""
+    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    for step in range(1, steps + 1):
+        grads = torch.autograd.grad(loss(pick()).sum(), parameters)
+        fall = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+        with torch.no_grad():
+            for p, g, m, v in zip(parameters, grads, first, second, strict=True):
+                g = g.nan_to_num(0.0, 0.0, 0.0)
+                m.lerp_(g, 0.1)
+                v.lerp_(g.square(), 0.001)
+                change = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+                p.sub_(fall * rate.reshape(-1, *[1] * (p.dim() - 1)) * change)
+
+
+def rows(data: Tensor, copies: int) -> Tensor:
+    """Each row of data (SEEDS, M) copies times: (SEEDS · copies, M)."""
+    return data.repeat_interleave(copies, 0)
+
+
+def batches(data: Tensor, copies: int, seed: int = 0) -> Callable[[], Tensor]:
+    """Random batches of each seed's samples, the same for all copies."""
+    g = torch.Generator().manual_seed(seed)
+    return lambda: rows(data.gather(1, torch.randint(data.shape[1], (SEEDS, BATCH), generator=g)), copies)
+
+
+def score(model: torch.nn.Module, y: Tensor, copies: int) -> Tensor:
+    """Mean loss (SEEDS, copies)."""
+    with torch.no_grad():
+        return -model.log_prob(rows(y, copies)).clamp(min=-60).mean(-1).reshape(SEEDS, copies)
+
+
+def at_best_rate(
+    make: Callable[[Tensor], torch.nn.Module], sets: dict[str, Tensor], seen: Callable, steps: int = STEPS
+) -> dict:
+    """Train with every rate; each seed's best on the validation samples, scored on the test samples."""
+    copies = len(RATES)
+    model = make(rows(sets["train"], copies))
+    rate = torch.tensor(RATES).repeat(SEEDS)
+    loss = lambda y: -model.log_prob(y).mean(-1)
+    train(list(model.parameters()), loss, rate, batches(sets["train"], copies), steps)
+    best = score(model, sets["valid"], copies).argmin(1)
+    of_seed = torch.arange(SEEDS)
+    with torch.no_grad():
+        curve = model.log_prob(torch.linspace(*LINE).expand(SEEDS * copies, -1))[best[0]].exp()
+    chosen = {"test": score(model, sets["test"], copies)[of_seed, best], "rate": [RATES[i] for i in best.tolist()]}
+    return {**chosen, "curve": curve, **seen(model, of_seed * copies + best)}
+
+
+def fourier_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
+    """Zeros of A near the unit circle, the smallest p, μ and σ."""
+    a, x = model.a.detach()[chosen], torch.linspace(-1, 1, 20001, dtype=torch.float64)
+    size = a.shape[-1]
+    off = [np.abs(np.log(np.abs(np.roots(v.numpy()[::-1].astype(complex))))) * size for v in a]
+    least = fd.periodic_prob(a.to(torch.complex128), x.expand(len(a), -1)).amin(1)
+    near = [int((v < 0.1).sum()) for v in off]
+    place = {"loc": model.loc[chosen], "sigma": model.scale[chosen]}
+    return {"near": near, "closest": [float(v.min()) for v in off], "least": least, **place}
+
+
+def compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: dict[int, tuple]) -> dict:
+    """All families on one target: sizes maps N to (components, layers of the network)."""
+    nothing = lambda model, chosen: {}
+    found = {}
+    for frequencies, rivals in sizes.items():
+        closed = lambda y, n=frequencies: fd.FourierDensity.from_samples(y, n)
+        found[f"Fourier, N = {frequencies}"] = at_best_rate(closed, sets, fourier_facts)
+        start = score(closed(sets["train"]), sets["test"], 1)[:, 0]
+        found[f"Fourier start, N = {frequencies}"] = {"test": start}
+        if not rivals:
+            continue
+        components, layers = rivals
+        random = lambda y, n=frequencies: random_start(y, n)
+        found[f"Fourier, random start, N = {frequencies}"] = at_best_rate(random, sets, fourier_facts)
+        for start in ("spread", "near the mean"):
+            make = lambda y, k=components, s=start: TrainedMixture(k, y, s, len(RATES))
+            found[f"mixture of {components}, Adam, {start}"] = at_best_rate(make, sets, nothing)
+        make = lambda y, w=layers: MonotoneNetwork(w, y, len(RATES))
+        for steps in (STEPS, 4 * STEPS):
+            found[f"monotone network {layers}, {steps} steps"] = at_best_rate(make, sets, nothing, steps)
+        found[f"mixture of {components}, EM"] = expectation_maximisation(sets, components)
+    found["kernels"] = kernels(sets)
+    floor = -truth(sets["test"]).mean(-1)
+    for result in found.values():
+        result["test"] = torch.as_tensor(result["test"]) - floor
+    return rounded(found, 4)
+
+
+def random_start(y: Tensor, n: int) -> fd.FourierDensity:
+    """a_0 = 1 and small random numbers; loc and scale as in the closed form. Rates of one seed share the start."""
+    like = fd.FourierDensity(n, (SEEDS,), generator=torch.Generator().manual_seed(1))
+    model = fd.FourierDensity(n, (len(y),), y.mean(-1), 1.5 * y.std(-1))
+    with torch.no_grad():
+        model.coef.copy_(like.coef.repeat_interleave(len(y) // SEEDS, 0))
+    return model
+
+
+def widths(sets: dict[str, Tensor], factors: tuple[float, ...] = (0.75, 1, 1.5, 2, 3, 4)) -> dict:
+    """N = 40 with σ fixed at factors of the standard deviation: loss, and the height of the narrow outermost peak."""
+    copies, y = len(factors), sets["train"]
+    model = fd.FourierDensity(40, (SEEDS * copies,), rows(y, copies).mean(-1), learn_affine=False)
+    factor = torch.tensor(factors).repeat(SEEDS)
+    start = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        model.raw_scale.copy_((factor * rows(y, copies).std(-1)).expm1().log())
+        model.coef[:, 1:] = (0.02 * torch.randn(SEEDS, 40, 2, generator=start)).repeat_interleave(copies, 0)
+    loss = lambda v: -model.log_prob(v).mean(-1)
+    train([model.coef], loss, torch.full((SEEDS * copies,), 0.02), batches(y, copies), STEPS)
+    edge = torch.tensor([[4.0]])
+    with torch.no_grad():
+        height = model.log_prob(edge.expand(SEEDS * copies, 1)).reshape(SEEDS, copies) - peaks_log_prob(edge)
+    floor = -peaks_log_prob(sets["test"]).mean(-1, keepdim=True)
+    excess = score(model, sets["test"], copies) - floor
+    return rounded({"factors": list(factors), "excess": excess, "height": height.exp()}, 4)
+
+
+def penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
+    """200 samples, N = 30, the strength chosen for each seed on validation samples.
+
+    "article": Σ 2π²n²|c_n|²; "unit norm": the same, ‖a‖ = 1 restored after every step; "density": divided by 4c_0²;
+    "none": strength 0; "none, small a": the same from a fifth of the coefficients. "start": the closed form, untrained.
+    """
+    arms = [("none", 0.0), ("none, small a", 0.0)]
+    arms += [(name, s) for name in ("article", "unit norm", "density") for s in STRENGTHS]
+    copies, gamma = len(arms), torch.tensor([s for _, s in arms]).repeat(SEEDS)
+    kind = {name: torch.tensor([n == name for n, _ in arms]).repeat(SEEDS) for name, _ in arms}
+    model = fd.FourierDensity(30, (SEEDS * copies,), learn_affine=False)
+    start = 0.02 * torch.randn(SEEDS, 30, 2, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        model.loc.copy_(rows(few, copies).mean(-1))
+        model.raw_scale.copy_((1.5 * rows(few, copies).std(-1)).expm1().log())
+        model.coef[:, 1:] = start.repeat_interleave(copies, 0)
+        model.coef[kind["none, small a"]] *= 0.2
+
+    def loss(y: Tensor) -> Tensor:
+        penalty = torch.where(kind["density"], model.smoothness_penalty(), model.smoothness_penalty(False))
+        return gamma * penalty - model.log_prob(y).clamp(min=-60).mean(-1)
+
+    data, results = rows(few, copies), {}
+    first, second = torch.zeros_like(model.coef), torch.zeros_like(model.coef)
+    floor = -peaks_log_prob(test).mean(-1)
+    results["start"] = score(fd.FourierDensity.from_samples(few, 30), test, 1)[:, 0] - floor
+    for step in range(1, 2401):
+        (g,) = torch.autograd.grad(loss(data).sum(), [model.coef])
+        with torch.no_grad():
+            first.lerp_(g, 0.1)
+            second.lerp_(g.square(), 0.001)
+            model.coef.sub_(0.02 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
+            norm = model.coef.square().sum((1, 2), keepdim=True).sqrt()
+            model.coef.copy_(torch.where(kind["unit norm"][:, None, None], model.coef / norm, model.coef))
+        if step in (150, 600, 2400):
+            results[str(step)] = penalty_table(model, arms, valid, test, floor)
+    return rounded(results, 4)
+
+
+def penalty_table(model: fd.FourierDensity, arms: list, valid: Tensor, test: Tensor, floor: Tensor) -> dict:
+    copies = len(arms)
+    held, fresh = score(model, valid, copies), score(model, test, copies) - floor[:, None]
+    with torch.no_grad():
+        rough, norm = (
+            v.reshape(SEEDS, copies) for v in (model.smoothness_penalty(), model.coef.square().sum((1, 2)).sqrt())
+        )
+    table = {}
+    for name in ("none", "none, small a", "article", "unit norm", "density"):
+        own = torch.tensor([j for j, (n, _) in enumerate(arms) if n == name])
+        best = own[held[:, own].argmin(1)]
+        take = lambda v, best=best: v[torch.arange(SEEDS), best]
+        table[name] = {"test": take(fresh), "rough": take(rough), "norm": take(norm), "path": fresh[:, own].mean(0)}
+        table[name]["strength"] = [arms[j][1] for j in best.tolist()]
+        table[name]["end"] = sum(j in (own[0], own[-1]) for j in best) if len(own) > 1 else 0
+    return table
+
+
+def conditional() -> dict:
+    """p(x_2 | x_1) of two moons: a network that predicts Fourier coefficients (26) or a mixture of 9 (27)."""
+    from sklearn.datasets import make_moons
+
+    from kexue_lib.mlp import mlp
+
+    found = {}
+    for seed in range(SEEDS):
+        y = torch.from_numpy(make_moons(5000, noise=0.08, random_state=seed)[0]).float()
+        y = (y - y.mean(0)) / (1.15 * (y - y.mean(0)).abs().amax(0))
+        train_, valid, test = y[:2000], y[2000:3000], y[3000:]
+        for name, outputs in (("Fourier", 26), ("mixture", 27)):
+            scores = [conditional_run(mlp, outputs, seed, r, train_, (valid, test)) for r in (0.002, 0.005, 0.01, 0.02)]
+            best = min(scores)
+            found.setdefault(name, []).append(best[1])
+    return rounded(found, 4)
+
+
+def conditional_run(mlp: Callable, outputs: int, seed: int, rate: float, data: Tensor, others: tuple) -> tuple:
+    g = torch.Generator().manual_seed(seed)
+    net = mlp([1, 64, 64, outputs], activation=torch.nn.SiLU, generator=g)
+
+    def log_prob(y: Tensor) -> Tensor:
+        out = net(y[:, :1])
+        if outputs == 26:
+            return fd.periodic_log_prob(torch.view_as_complex(out.unflatten(-1, (13, 2))), y[:, 1:])[:, 0]
+        logits, loc, log_scale = out.unflatten(-1, (3, 9)).unbind(1)
+        each = -0.5 * ((y[:, 1:] - loc) / log_scale.exp()).square() - log_scale - 0.5 * math.log(2 * math.pi)
+        return (F.log_softmax(logits, -1) + each).logsumexp(-1)
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+    for _ in range(400):
+        optimizer.zero_grad()
+        (-log_prob(data[torch.randint(len(data), (256,), generator=g)]).mean()).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return tuple(-log_prob(v).clamp(min=-60).mean().item() for v in others)
+
+
+def main() -> None:
+    """Run all, and store the table."""
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(10007)
+    peaks = {name: draw_peaks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
+    pieces = {name: draw_blocks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
+    both = {20: (14, (3, 3, 3)), 40: (28, (5, 5, 4))}
+    content = {"peaks": compare(peaks, peaks_log_prob, {10: (), **both, 80: ()})}
+    content["blocks"] = compare(pieces, blocks_log_prob, {40: both[40]})
+    for result in content["blocks"].values():
+        result.pop("curve", None)
+    content["sigma"] = widths(peaks)
+    content["penalty"] = penalties(draw_peaks(200, g), peaks["valid"], peaks["test"])
+    content["conditional"] = conditional()
+    save("distributions/fourier_density", content, made_with={"seeds": SEEDS, "steps": STEPS, "rates": list(RATES)})
+
+
+if __name__ == "__main__":
+    main()
