@@ -70,7 +70,7 @@ def _mapped(grid: Grid, function: Any) -> Grid:
 
 def _split(grid: Grid, sizes: tuple[Any, ...]) -> Grid:
     """A multiple of the identity, or zero, cut into the blocks of a partition."""
-    if grid.heights == sizes or len(grid.parts) > 1:
+    if grid.heights == sizes or len(grid.heights) > 1 or len(grid.widths) > 1:
         return grid
     words = grid.parts[0][0]
     if grid.heights != grid.widths or set(words) > {()} or (words and () not in words):

@@ -139,6 +139,18 @@ IDENTITIES = {
         BlockMatrix([[A.I, -A.I * U * schur.I], [-schur.I * V * A.I, schur.I]]),
         [Q.invertible(A)],
     ),
+    "a row of blocks times a column": (
+        BlockMatrix([[A, U]]) * BlockMatrix([[B], [V]]),
+        A * B + U * V,
+        A * B - U * V,
+        [],
+    ),
+    "a row of blocks times its transpose": (
+        BlockMatrix([[A, U]]) * BlockMatrix([[A, U]]).T,
+        A * A.T + U * U.T,
+        A * A.T,
+        [],
+    ),
     "low rank update": ((A + U * V) * x, A * x + U * (V * x), A * x, []),
     "Householder": ((In - 2 * u * u.T / (u.T * u)[0, 0]) ** 2, In, -In, []),
     "Hadamard products, transposed": (sp.HadamardProduct(A, B).T, sp.HadamardProduct(B.T, A.T), A.T * B.T, []),
