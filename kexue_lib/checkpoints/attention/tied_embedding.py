@@ -129,7 +129,7 @@ def first_losses_of_gpt2(seeds: range = range(3), pairs: int = 256) -> dict[str,
 def main() -> None:
     """Run all and store the table.
 
-    One thread; about seven minutes.
+    One thread; about nine minutes.
     """
     torch.set_num_threads(1)
     data = texts()
