@@ -21,10 +21,6 @@ WORDS = re.compile(r"\\text(?:bf|rm|it)?\{[^{}]*\}")
 BROKEN_LATEX = re.compile(
     r"[\x00-\x09\x0b-\x1f]|''|(?<![\\a-zA-Z])(?:rho|ho|heta|theta|abla|nabla|extbf|rac|frac|imes|times|lpha|alpha)(?![a-zA-Z])"
 )
-# Chapters written before these standards held. Their second editions come one by one, and the list only shrinks.
-FIRST_EDITION = (
-    "distributions/fourier_density",
-)
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,9 @@ class Chapter:
     def summary(self) -> str:
         """One line of figures."""
         share = len(self.instances) / max(1, len(self.cards))
-        edition = "  first edition" if self.name in FIRST_EDITION else ""
         return (
             f"{self.name:38}{self.characters:8} characters{self.words:6} words{len(self.cards):4} cards"
-            f"{self.figures:4} figures{share:6.0%} instances{edition}"
+            f"{self.figures:4} figures{share:6.0%} instances"
         )
 
 
@@ -119,7 +114,7 @@ def _shown(output: dict) -> str:
 
 
 def faults(path: Path) -> list[str]:
-    """Return what a chapter breaks; a chapter of the first edition is held to the rules of every notebook only.
+    """Return what a chapter breaks of the rules for notebooks, places and length.
 
     Args:
         path: ``chapters/<part>/<slug>.ipynb``.
@@ -128,9 +123,8 @@ def faults(path: Path) -> list[str]:
         One sentence for each fault.
     """
     chapter = Chapter(path)
-    found = [*notebooks.faults(chapter.content), *place_faults(chapter), *form_faults(chapter)]
-    if chapter.name not in FIRST_EDITION:
-        found += standard_faults(chapter)
+    found = [*notebooks.faults(chapter.content), *place_faults(chapter)]
+    found += [*form_faults(chapter), *standard_faults(chapter)]
     return [f"{notebooks.relative(path)} {fault}" for fault in found]
 
 

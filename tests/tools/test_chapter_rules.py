@@ -88,9 +88,3 @@ def test_a_planted_fault_is_named(message):
 def test_slips_of_the_source_may_be_typed():
     slip = RUN.replace('f"{ratio:.1f}"', '"the sign"').replace('"reproduced"', '"slip in the source"')
     assert chapter_rules.call_faults(slip) == []
-
-
-@pytest.mark.parametrize("name", chapter_rules.FIRST_EDITION)
-def test_the_list_of_first_editions_only_shrinks(name):
-    """A chapter that keeps the standards leaves the list, and is held to them from then on."""
-    assert chapter_rules.standard_faults(chapter_rules.Chapter(notebooks.CHAPTERS / f"{name}.ipynb"))

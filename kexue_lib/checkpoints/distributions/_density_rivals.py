@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 __all__ = ["MonotoneNetwork", "TrainedMixture", "expectation_maximisation", "kernels"]
 
-WIDTHS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+WIDTHS = (0.003, 0.006, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 
 
 class TrainedMixture(nn.Module):

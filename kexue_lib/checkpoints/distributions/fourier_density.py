@@ -39,28 +39,47 @@ SHARES = torch.tensor([0.3, 0.2, 0.35, 0.15])
 
 
 def peaks_log_prob(y: Tensor, widths: tuple[float, ...] = NARROW) -> Tensor:
-    """Log density of the nine peaks, in the shape of y."""
+    """Return the log density of the nine peaks, log Σ_k w_k N(y; k, s_k²).
+
+    Args:
+        y: points, any shape.
+        widths: the standard deviations s_k of the peaks at −4 … 4.
+    """
     scale = torch.tensor(widths)
     u = (y[..., None] - PEAKS) / scale
     return (WEIGHTS.log() - scale.log() - 0.5 * math.log(2 * math.pi) - 0.5 * u.square()).logsumexp(-1)
 
 
 def draw_peaks(count: int, g: torch.Generator) -> Tensor:
-    """Samples of the nine peaks (SEEDS, count)."""
+    """Return samples of the nine peaks (SEEDS, count).
+
+    Args:
+        count: samples for each seed.
+        g: source of all draws.
+    """
     which = torch.multinomial(WEIGHTS, SEEDS * count, replacement=True, generator=g)
     y = PEAKS[which] + torch.tensor(NARROW)[which] * torch.randn(SEEDS * count, generator=g)
     return y.reshape(SEEDS, count)
 
 
 def blocks_log_prob(y: Tensor) -> Tensor:
-    """Log density of two uniform blocks, a triangle and a spike, in the shape of y."""
+    """Return the log density of two uniform blocks, a triangle and a spike.
+
+    Args:
+        y: points, any shape.
+    """
     parts = [((y > -3) & (y < -2)).float(), 2.0 * ((y > -1) & (y < -0.5)).float(), (1 - (y - 2).abs()).clamp(min=0)]
     parts.append(torch.exp(-0.5 * ((y - 0.3) / 0.04) ** 2) / (0.04 * math.sqrt(2 * math.pi)))
     return (torch.stack(parts, -1) @ SHARES).log()
 
 
 def draw_blocks(count: int, g: torch.Generator) -> Tensor:
-    """Samples of the blocks, triangle and spike (SEEDS, count)."""
+    """Return samples of the blocks, the triangle and the spike (SEEDS, count).
+
+    Args:
+        count: samples for each seed.
+        g: source of all draws.
+    """
     total = SEEDS * count
     which = torch.multinomial(SHARES, total, replacement=True, generator=g)
     v = torch.rand(total, 2, generator=g)
@@ -71,7 +90,15 @@ def draw_blocks(count: int, g: torch.Generator) -> Tensor:
 def train(
     parameters: list[Tensor], loss: Callable[[Tensor], Tensor], rate: Tensor, pick: Callable[[], Tensor], steps: int
 ) -> None:
-    """Adam on independent models, the rows of each parameter, a rate for each row; the rates fall to 0 as a cosine."""
+    """Train independent models, the rows of each parameter, by Adam; the rates fall to 0 as a cosine.
+
+    Args:
+        parameters: tensors (B, …), changed in place.
+        loss: of a batch, for each model (B,).
+        rate: for each model (B,), at the start.
+        pick: draws a batch.
+        steps: number of steps. Infinite gradients count as 0.
+    """
     first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     for step in range(1, steps + 1):
         grads = torch.autograd.grad(loss(pick()).sum(), parameters)
@@ -85,41 +112,41 @@ def train(
                 p.sub_(fall * rate.reshape(-1, *[1] * (p.dim() - 1)) * change)
 
 
-def rows(data: Tensor, copies: int) -> Tensor:
+def _rows(data: Tensor, copies: int) -> Tensor:
     """Each row of data (SEEDS, M) copies times: (SEEDS · copies, M)."""
     return data.repeat_interleave(copies, 0)
 
 
-def batches(data: Tensor, copies: int, seed: int = 0) -> Callable[[], Tensor]:
+def _batches(data: Tensor, copies: int, seed: int = 0) -> Callable[[], Tensor]:
     """Random batches of each seed's samples, the same for all copies."""
     g = torch.Generator().manual_seed(seed)
-    return lambda: rows(data.gather(1, torch.randint(data.shape[1], (SEEDS, BATCH), generator=g)), copies)
+    return lambda: _rows(data.gather(1, torch.randint(data.shape[1], (SEEDS, BATCH), generator=g)), copies)
 
 
-def score(model: torch.nn.Module, y: Tensor, copies: int) -> Tensor:
+def _score(model: torch.nn.Module, y: Tensor, copies: int) -> Tensor:
     """Mean loss (SEEDS, copies)."""
     with torch.no_grad():
-        return -model.log_prob(rows(y, copies)).clamp(min=-60).mean(-1).reshape(SEEDS, copies)
+        return -model.log_prob(_rows(y, copies)).clamp(min=-60).mean(-1).reshape(SEEDS, copies)
 
 
-def at_best_rate(
+def _at_best_rate(
     make: Callable[[Tensor], torch.nn.Module], sets: dict[str, Tensor], seen: Callable, steps: int = STEPS
 ) -> dict:
     """Train with every rate; each seed's best on the validation samples, scored on the test samples."""
     copies = len(RATES)
-    model = make(rows(sets["train"], copies))
+    model = make(_rows(sets["train"], copies))
     rate = torch.tensor(RATES).repeat(SEEDS)
     loss = lambda y: -model.log_prob(y).mean(-1)
-    train(list(model.parameters()), loss, rate, batches(sets["train"], copies), steps)
-    best = score(model, sets["valid"], copies).argmin(1)
+    train(list(model.parameters()), loss, rate, _batches(sets["train"], copies), steps)
+    best = _score(model, sets["valid"], copies).argmin(1)
     of_seed = torch.arange(SEEDS)
     with torch.no_grad():
         curve = model.log_prob(torch.linspace(*LINE).expand(SEEDS * copies, -1))[best[0]].exp()
-    chosen = {"test": score(model, sets["test"], copies)[of_seed, best], "rate": [RATES[i] for i in best.tolist()]}
+    chosen = {"test": _score(model, sets["test"], copies)[of_seed, best], "rate": [RATES[i] for i in best.tolist()]}
     return {**chosen, "curve": curve, **seen(model, of_seed * copies + best)}
 
 
-def fourier_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
+def _fourier_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
     """Zeros of A near the unit circle, the smallest p, μ and σ."""
     a, x = model.a.detach()[chosen], torch.linspace(-1, 1, 20001, dtype=torch.float64)
     size = a.shape[-1]
@@ -130,26 +157,26 @@ def fourier_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
     return {"near": near, "closest": [float(v.min()) for v in off], "least": least, **place}
 
 
-def compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: dict[int, tuple]) -> dict:
+def _compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: dict[int, tuple]) -> dict:
     """All families on one target: sizes maps N to (components, layers of the network)."""
     nothing = lambda model, chosen: {}
     found = {}
     for frequencies, rivals in sizes.items():
         closed = lambda y, n=frequencies: fd.FourierDensity.from_samples(y, n)
-        found[f"Fourier, N = {frequencies}"] = at_best_rate(closed, sets, fourier_facts)
-        start = score(closed(sets["train"]), sets["test"], 1)[:, 0]
+        found[f"Fourier, N = {frequencies}"] = _at_best_rate(closed, sets, _fourier_facts)
+        start = _score(closed(sets["train"]), sets["test"], 1)[:, 0]
         found[f"Fourier start, N = {frequencies}"] = {"test": start}
         if not rivals:
             continue
         components, layers = rivals
-        random = lambda y, n=frequencies: random_start(y, n)
-        found[f"Fourier, random start, N = {frequencies}"] = at_best_rate(random, sets, fourier_facts)
+        random = lambda y, n=frequencies: _random_start(y, n)
+        found[f"Fourier, random start, N = {frequencies}"] = _at_best_rate(random, sets, _fourier_facts)
         for start in ("spread", "near the mean"):
             make = lambda y, k=components, s=start: TrainedMixture(k, y, s, len(RATES))
-            found[f"mixture of {components}, Adam, {start}"] = at_best_rate(make, sets, nothing)
+            found[f"mixture of {components}, Adam, {start}"] = _at_best_rate(make, sets, nothing)
         make = lambda y, w=layers: MonotoneNetwork(w, y, len(RATES))
         for steps in (STEPS, 4 * STEPS):
-            found[f"monotone network {layers}, {steps} steps"] = at_best_rate(make, sets, nothing, steps)
+            found[f"monotone network {layers}, {steps} steps"] = _at_best_rate(make, sets, nothing, steps)
         found[f"mixture of {components}, EM"] = expectation_maximisation(sets, components)
     found["kernels"] = kernels(sets)
     floor = -truth(sets["test"]).mean(-1)
@@ -158,7 +185,7 @@ def compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: d
     return rounded(found, 4)
 
 
-def random_start(y: Tensor, n: int) -> fd.FourierDensity:
+def _random_start(y: Tensor, n: int) -> fd.FourierDensity:
     """a_0 = 1 and small random numbers; loc and scale as in the closed form. Rates of one seed share the start."""
     like = fd.FourierDensity(n, (SEEDS,), generator=torch.Generator().manual_seed(1))
     model = fd.FourierDensity(n, (len(y),), y.mean(-1), 1.5 * y.std(-1))
@@ -167,26 +194,26 @@ def random_start(y: Tensor, n: int) -> fd.FourierDensity:
     return model
 
 
-def widths(sets: dict[str, Tensor], factors: tuple[float, ...] = (0.75, 1, 1.5, 2, 3, 4)) -> dict:
+def _widths(sets: dict[str, Tensor], factors: tuple[float, ...] = (0.75, 1, 1.5, 2, 3, 4)) -> dict:
     """N = 40 with σ fixed at factors of the standard deviation: loss, and the height of the narrow outermost peak."""
     copies, y = len(factors), sets["train"]
-    model = fd.FourierDensity(40, (SEEDS * copies,), rows(y, copies).mean(-1), learn_affine=False)
+    model = fd.FourierDensity(40, (SEEDS * copies,), _rows(y, copies).mean(-1), learn_affine=False)
     factor = torch.tensor(factors).repeat(SEEDS)
     start = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        model.raw_scale.copy_((factor * rows(y, copies).std(-1)).expm1().log())
+        model.raw_scale.copy_((factor * _rows(y, copies).std(-1)).expm1().log())
         model.coef[:, 1:] = (0.02 * torch.randn(SEEDS, 40, 2, generator=start)).repeat_interleave(copies, 0)
     loss = lambda v: -model.log_prob(v).mean(-1)
-    train([model.coef], loss, torch.full((SEEDS * copies,), 0.02), batches(y, copies), STEPS)
+    train([model.coef], loss, torch.full((SEEDS * copies,), 0.02), _batches(y, copies), STEPS)
     edge = torch.tensor([[4.0]])
     with torch.no_grad():
         height = model.log_prob(edge.expand(SEEDS * copies, 1)).reshape(SEEDS, copies) - peaks_log_prob(edge)
     floor = -peaks_log_prob(sets["test"]).mean(-1, keepdim=True)
-    excess = score(model, sets["test"], copies) - floor
+    excess = _score(model, sets["test"], copies) - floor
     return rounded({"factors": list(factors), "excess": excess, "height": height.exp()}, 4)
 
 
-def penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
+def _penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
     """200 samples, N = 30, the strength chosen for each seed on validation samples.
 
     "article": Σ 2π²n²|c_n|²; "unit norm": the same, ‖a‖ = 1 restored after every step; "density": divided by 4c_0²;
@@ -199,8 +226,8 @@ def penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
     model = fd.FourierDensity(30, (SEEDS * copies,), learn_affine=False)
     start = 0.02 * torch.randn(SEEDS, 30, 2, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        model.loc.copy_(rows(few, copies).mean(-1))
-        model.raw_scale.copy_((1.5 * rows(few, copies).std(-1)).expm1().log())
+        model.loc.copy_(_rows(few, copies).mean(-1))
+        model.raw_scale.copy_((1.5 * _rows(few, copies).std(-1)).expm1().log())
         model.coef[:, 1:] = start.repeat_interleave(copies, 0)
         model.coef[kind["none, small a"]] *= 0.2
 
@@ -208,10 +235,10 @@ def penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
         penalty = torch.where(kind["density"], model.smoothness_penalty(), model.smoothness_penalty(False))
         return gamma * penalty - model.log_prob(y).clamp(min=-60).mean(-1)
 
-    data, results = rows(few, copies), {}
+    data, results = _rows(few, copies), {}
     first, second = torch.zeros_like(model.coef), torch.zeros_like(model.coef)
     floor = -peaks_log_prob(test).mean(-1)
-    results["start"] = score(fd.FourierDensity.from_samples(few, 30), test, 1)[:, 0] - floor
+    results["start"] = _score(fd.FourierDensity.from_samples(few, 30), test, 1)[:, 0] - floor
     for step in range(1, 2401):
         (g,) = torch.autograd.grad(loss(data).sum(), [model.coef])
         with torch.no_grad():
@@ -221,13 +248,13 @@ def penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
             norm = model.coef.square().sum((1, 2), keepdim=True).sqrt()
             model.coef.copy_(torch.where(kind["unit norm"][:, None, None], model.coef / norm, model.coef))
         if step in (150, 600, 2400):
-            results[str(step)] = penalty_table(model, arms, valid, test, floor)
+            results[str(step)] = _penalty_table(model, arms, valid, test, floor)
     return rounded(results, 4)
 
 
-def penalty_table(model: fd.FourierDensity, arms: list, valid: Tensor, test: Tensor, floor: Tensor) -> dict:
+def _penalty_table(model: fd.FourierDensity, arms: list, valid: Tensor, test: Tensor, floor: Tensor) -> dict:
     copies = len(arms)
-    held, fresh = score(model, valid, copies), score(model, test, copies) - floor[:, None]
+    held, fresh = _score(model, valid, copies), _score(model, test, copies) - floor[:, None]
     with torch.no_grad():
         rough, norm = (
             v.reshape(SEEDS, copies) for v in (model.smoothness_penalty(), model.coef.square().sum((1, 2)).sqrt())
@@ -243,7 +270,7 @@ def penalty_table(model: fd.FourierDensity, arms: list, valid: Tensor, test: Ten
     return table
 
 
-def conditional() -> dict:
+def _conditional() -> dict:
     """p(x_2 | x_1) of two moons: a network that predicts Fourier coefficients (26) or a mixture of 9 (27)."""
     from sklearn.datasets import make_moons
 
@@ -255,13 +282,15 @@ def conditional() -> dict:
         y = (y - y.mean(0)) / (1.15 * (y - y.mean(0)).abs().amax(0))
         train_, valid, test = y[:2000], y[2000:3000], y[3000:]
         for name, outputs in (("Fourier", 26), ("mixture", 27)):
-            scores = [conditional_run(mlp, outputs, seed, r, train_, (valid, test)) for r in (0.002, 0.005, 0.01, 0.02)]
+            scores = [
+                _conditional_run(mlp, outputs, seed, r, train_, (valid, test)) for r in (0.002, 0.005, 0.01, 0.02)
+            ]
             best = min(scores)
             found.setdefault(name, []).append(best[1])
     return rounded(found, 4)
 
 
-def conditional_run(mlp: Callable, outputs: int, seed: int, rate: float, data: Tensor, others: tuple) -> tuple:
+def _conditional_run(mlp: Callable, outputs: int, seed: int, rate: float, data: Tensor, others: tuple) -> tuple:
     g = torch.Generator().manual_seed(seed)
     net = mlp([1, 64, 64, outputs], activation=torch.nn.SiLU, generator=g)
 
@@ -285,20 +314,27 @@ def conditional_run(mlp: Callable, outputs: int, seed: int, rate: float, data: T
 
 
 def main() -> None:
-    """Run all, and store the table."""
+    """Run all comparisons and store the table.
+
+    The file is ``fourier_density.json`` beside this script.
+    """
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(10007)
     peaks = {name: draw_peaks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
     pieces = {name: draw_blocks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
     both = {20: (14, (3, 3, 3)), 40: (28, (5, 5, 4))}
-    content = {"peaks": compare(peaks, peaks_log_prob, {10: (), **both, 80: ()})}
-    content["blocks"] = compare(pieces, blocks_log_prob, {40: both[40]})
+    content = {"peaks": _compare(peaks, peaks_log_prob, {10: (), **both, 80: ()})}
+    content["blocks"] = _compare(pieces, blocks_log_prob, {40: both[40]})
     for result in content["blocks"].values():
         result.pop("curve", None)
-    content["sigma"] = widths(peaks)
-    content["penalty"] = penalties(draw_peaks(200, g), peaks["valid"], peaks["test"])
-    content["conditional"] = conditional()
-    save("distributions/fourier_density", content, made_with={"seeds": SEEDS, "steps": STEPS, "rates": list(RATES)})
+    content["sigma"] = _widths(peaks)
+    content["penalty"] = _penalties(draw_peaks(200, g), peaks["valid"], peaks["test"])
+    content["conditional"] = _conditional()
+    save(
+        "distributions/fourier_density",
+        content,
+        made_with={"seed": 10007, "seeds": SEEDS, "steps": STEPS, "rates": list(RATES)},
+    )
 
 
 if __name__ == "__main__":
