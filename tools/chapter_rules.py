@@ -178,6 +178,8 @@ def form_faults(chapter: Chapter) -> list[str]:
         if notebooks.source(cell).count("\n") >= MAX_CELL_LINES:
             found.append(f"code cell {number} is longer than {MAX_CELL_LINES} lines")
         drawn = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+        if drawn and "nbval-check-output" in cell["metadata"].get("tags", []):
+            found.append(f"code cell {number} is compared with its stored output and draws, which tests cannot compare")
         if drawn and not cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"):
             found.append(f"code cell {number} draws a figure without alternative text")
     found += [f"has no section '{s}'" for s in SECTIONS if not re.search(rf"^#+ .*{s}", chapter.prose, re.I | re.M)]

@@ -85,18 +85,22 @@ class CalculationCard(SphinxDirective):
         ]
 
 
-def claim_card(directive: SphinxDirective, claim: dict) -> nodes.container:
+def claim_card(directive: SphinxDirective, claim: dict, link: nodes.Node | None = None) -> nodes.container:
     """Return a claim as a card.
 
     Args:
         directive: the directive that is being run.
         claim: its bundle.
+        link: to the claim's place, for a card elsewhere; without it the card is that place and links to itself.
     """
     name = stored.anchor(claim["chapter"], claim["label"])
-    card = nodes.container(classes=["claim", f"claim-{claim['evidence']}"], ids=[name], names=[name.lower()])
-    directive.state.document.note_explicit_target(card)
+    card = nodes.container(classes=["claim", f"claim-{claim['evidence']}"])
+    if link is None:
+        card["ids"], card["names"] = [name], [name.lower()]
+        directive.state.document.note_explicit_target(card)
+        link = nodes.reference("", claim["label"], refid=name, classes=["claim-label"])
     head = nodes.paragraph(classes=["claim-head"])
-    head += nodes.reference("", claim["label"], refid=name, classes=["claim-label"])
+    head += link
     head += nodes.Text(" ")
     head += nodes.inline("", "", *inline(directive, claim["title"]), classes=["claim-title"])
     head += nodes.Text(" ")

@@ -68,7 +68,7 @@ class ClaimWalk(CardDirective):
             nodes.container(
                 "",
                 self._station("The article says", nodes.paragraph("", "", *words)),
-                self._station("proved by machine", claim_card(self, claim)),
+                self._station("proved by machine", claim_card(self, claim, self.claim_link(claim))),
                 self._station("run as code", source),
                 self._station("seen in a run", self.image(stored.figure(drawn))),
                 self._station("judged", verdict_card(self, verdict)),
