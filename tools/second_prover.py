@@ -47,7 +47,7 @@ def confirm(text: str) -> str:
         "contradicted" where they have a point that violates it; "unknown" where z3 finds neither or the point may be
         none of the functions'; "not translated" where the claim has other parts.
     """
-    statement, given = form.read(text)
+    statement, given = form.read(text)[:2]
     translation = _Translation()
     try:
         conditions = [translation.boolean(condition) for condition in given]

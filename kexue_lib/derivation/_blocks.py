@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import NoRule
 from kexue_lib.derivation._determinants import determinant_of_words, invertible_words
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._words import Words, plus, scaled, times
@@ -32,7 +33,7 @@ class Grid:
 
 
 def blocks(algebra: "MatrixAlgebra", expression: Any) -> Grid:
-    """The grid of an expression that contains block matrices; raises NotImplementedError."""
+    """The grid of an expression that contains block matrices; raises NoRule."""
     _grid(algebra, expression)  # brings up the letters, whose rules the second pass uses
     algebra.rewriting.complete()
     return _grid(algebra, expression)
@@ -61,7 +62,7 @@ def _grid(algebra: "MatrixAlgebra", e: Any) -> Grid:
         return _inverse(algebra, _grid(algebra, e.arg))
     if isinstance(e, sp.MatPow) and e.exp.is_Integer and e.exp > 1:
         return _grid(algebra, sp.MatMul(*[e.base] * int(e.exp)))
-    raise NotImplementedError(type(e).__name__)
+    raise NoRule(type(e).__name__)
 
 
 def _mapped(grid: Grid, function: Any) -> Grid:
@@ -74,7 +75,7 @@ def _split(grid: Grid, sizes: tuple[Any, ...]) -> Grid:
         return grid
     words = grid.parts[0][0]
     if grid.heights != grid.widths or set(words) > {()} or (words and () not in words):
-        raise NotImplementedError("a matrix that does not fit the blocks")
+        raise NoRule("a matrix that does not fit the blocks")
     parts = tuple(tuple(words if i == j else {} for j in range(len(sizes))) for i in range(len(sizes)))
     return Grid(sizes, sizes, parts)
 
@@ -83,7 +84,7 @@ def _sum(grids: list[Grid]) -> Grid:
     widest = max(grids, key=lambda grid: len(grid.heights) * len(grid.widths))
     fitted = [_split(grid, widest.heights) for grid in grids]
     if any((grid.heights, grid.widths) != (widest.heights, widest.widths) for grid in fitted):
-        raise NotImplementedError("blocks of different sizes")
+        raise NoRule("blocks of different sizes")
     rows = zip(*(grid.parts for grid in fitted), strict=True)
     parts = tuple(tuple(plus(*same) for same in zip(*row, strict=True)) for row in rows)
     return Grid(widest.heights, widest.widths, parts)
@@ -92,7 +93,7 @@ def _sum(grids: list[Grid]) -> Grid:
 def _product(algebra: "MatrixAlgebra", first: Grid, second: Grid) -> Grid:
     first, second = _split(first, second.heights), _split(second, first.widths)
     if first.widths != second.heights:
-        raise NotImplementedError("blocks of different sizes")
+        raise NoRule("blocks of different sizes")
     columns = list(zip(*second.parts, strict=True))
     parts = tuple(
         tuple(
@@ -107,11 +108,11 @@ def _product(algebra: "MatrixAlgebra", first: Grid, second: Grid) -> Grid:
 def _inverse(algebra: "MatrixAlgebra", grid: Grid) -> Grid:
     """Of [[A, B], [C, D]] with A known to be invertible: then so is S = D - C A^-1 B, as det = det A · det S."""
     if len(grid.heights) != 2 or grid.heights != grid.widths:
-        raise NotImplementedError("the inverse of these blocks")
+        raise NoRule("the inverse of these blocks")
     (a, b), (c, d) = grid.parts
     if not invertible_words(algebra, a):
         if not invertible_words(algebra, d):
-            raise NotImplementedError("no diagonal block is known to be invertible")
+            raise NoRule("no diagonal block is known to be invertible")
         turned = _inverse(algebra, Grid(grid.heights[::-1], grid.widths[::-1], ((d, c), (b, a))))
         (d, c), (b, a) = turned.parts
         return Grid(grid.heights, grid.widths, ((a, b), (c, d)))

@@ -5,8 +5,14 @@ from typing import Any
 
 from sympy.polys.polyerrors import BasePolynomialError
 
-_SAYS_SO = (NotImplementedError, BasePolynomialError, RecursionError)
+Cannot = NotImplementedError  # what SymPy raises where it has no method
+
+_SAYS_SO = (Cannot, BasePolynomialError, RecursionError)
 _MAY_SAY_SO = (ValueError, TypeError, AttributeError, ZeroDivisionError, IndexError, KeyError, OverflowError)
+
+
+class NoRule(Cannot):
+    """No rule of ours fits an expression; caught wherever SymPy's own refusal is."""
 
 
 def attempted(attempt: Callable[[], Any], otherwise: Any = False) -> Any:

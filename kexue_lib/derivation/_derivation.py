@@ -205,7 +205,11 @@ class Derivation:
         rows, where = show.induction_latex(proof, n, first, conditions)
         words = f"SymPy, the base case and the step from n to n + 1, for every n ≥ {first}, by induction"
         decision = Decision("proved", words, proof.seconds)
-        self._add(title, statement(n), (*conditions, sp.Ge(n, first)), rows, where, decision, scope, "", used)
+        conditions = (*conditions, sp.Ge(n, first))
+        over = (n, *map(sp.Integer, base if isinstance(base, tuple) else (base,)))
+        self._add(
+            title, form.Form(statement(n), conditions, tuple(facts), over), rows, where, decision, scope, "", used
+        )
         return statement(n)
 
     @contextmanager
@@ -315,7 +319,8 @@ class Derivation:
         except Refusal as refused:
             raise refused.named(title) from None
         rows, where = show.statement_latex(statement, conditions, show.domain_latex(statement, conditions))
-        self._add(title, statement, conditions, rows, where, decision, scope, instance, used)
+        parts = form.Form(statement, conditions, tuple(facts))
+        self._add(title, parts, rows, where, decision, scope, instance, used)
 
     def _facts_of(self, used: Sequence[tuple[Claim, dict[Any, Any]]], given: tuple[Any, ...]) -> list[Any]:
         """What the claims used say, at the values wanted, once their own conditions are among those given."""
@@ -330,8 +335,7 @@ class Derivation:
     def _add(
         self,
         title: str,
-        statement: Any,
-        conditions: tuple[Any, ...],
+        parts: form.Form,
         rows: list[str],
         where: str,
         decision: Decision,
@@ -342,9 +346,9 @@ class Derivation:
         labels = tuple(dict.fromkeys(claim.label for claim, _ in used))
         weakest = min([decision.evidence, *(claim.evidence for claim, _ in used)], key=EVIDENCE.index)
         decision = decision._replace(evidence=weakest)
-        conditions = tuple(c for c in conditions if c not in (sp.true, True))
+        statement, conditions = parts.statement, tuple(c for c in parts.given if c not in (sp.true, True))
         words = plain(statement) + (f" given {', '.join(map(plain, conditions))}" if conditions else "")
-        text = form.write(statement, conditions)
+        text = form.write(statement, conditions, parts.facts, parts.induction)
         claim = self._record(title, rows, where, words, decision, scope, instance, labels, text)
         self._facts[claim.label] = _Fact(statement, conditions)
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import NoRule
 from kexue_lib.derivation._words import Letter, Word, Words, order, plus, scaled, times
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def determinant_of_words(algebra: "MatrixAlgebra", words: Words, size: Any) -> s
     if size == 1:
         return algebra.trace(words, size)
     if not size.is_positive:
-        raise NotImplementedError("the determinant of a matrix that may be empty")
+        raise NoRule("the determinant of a matrix that may be empty")
     if not words:
         return sp.S.Zero
     if len(words) == 1:

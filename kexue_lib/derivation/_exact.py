@@ -5,6 +5,8 @@ from functools import lru_cache
 import sympy as sp
 from sympy.polys.polyerrors import PolynomialError
 
+from kexue_lib.derivation._cannot import Cannot
+
 
 def exact_number(ball):
     """The SymPy number of an exact ball."""
@@ -27,7 +29,7 @@ def is_exactly_zero(expression):
         if expression.is_algebraic and sp.count_ops(expression) < 40:
             unknown = sp.Dummy()
             return sp.minimal_polynomial(expression, unknown) == unknown
-    except (NotImplementedError, ValueError, TypeError, PolynomialError, ZeroDivisionError):
+    except (Cannot, ValueError, TypeError, PolynomialError, ZeroDivisionError):
         return None
     return None
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import Cannot
 from kexue_lib.derivation._indexed_facts import Facts
 
 _FIRST_INDEX = 10**9  # canonical indices are dummies numbered from here on: equal wherever they are made
@@ -59,7 +60,7 @@ def partial_fractions(term: sp.Expr, k: sp.Symbol) -> sp.Expr | None:
     whole = sp.Mul(*rational)
     try:
         parts = sp.apart(whole, k)
-    except (NotImplementedError, sp.PolynomialError):
+    except (Cannot, sp.PolynomialError):
         return None
     if not isinstance(parts, sp.Add):
         return None

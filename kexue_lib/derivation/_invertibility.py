@@ -6,12 +6,13 @@ from typing import Any
 import sympy as sp
 
 from kexue_lib.derivation._blocks import block_determinant
+from kexue_lib.derivation._cannot import Cannot
 from kexue_lib.derivation._determinants import determinant_of_words, invertible_words
 from kexue_lib.derivation._letters import Prover, cannot_prove
 from kexue_lib.derivation._matrices import MatrixAlgebra
 from kexue_lib.derivation._words import TooManySteps, Words, settled
 
-_CANNOT = (NotImplementedError, TooManySteps, sp.PolynomialError)
+_CANNOT = (Cannot, TooManySteps, sp.PolynomialError)
 
 
 def undefined_inverses(expression: Any, given: Sequence[Any] = (), prove: Prover = cannot_prove) -> list[Any]:
@@ -77,7 +78,7 @@ def _nowhere_zero(algebra: MatrixAlgebra, determinant: sp.Expr) -> bool:
     for expression in algebra.facts.unequal:
         try:
             known.append(algebra.scalar(expression))
-        except NotImplementedError:
+        except Cannot:
             continue
     factors = {factor for value in known for factor in _factors(value)}
     return all(

@@ -5,6 +5,7 @@ from typing import Any
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import Cannot, NoRule
 from kexue_lib.derivation._words import (
     Letter,
     Rewriting,
@@ -113,7 +114,7 @@ class Letters:
             if name == sp.Q.orthogonal:
                 self._equation(plus(times(self.transposed(words), words), scaled(sp.S.NegativeOne, ONE)))
                 self._equation(plus(times(words, self.transposed(words)), scaled(sp.S.NegativeOne, ONE)))
-        except NotImplementedError:
+        except Cannot:
             return
 
     def _learn_equation(self, equation: Any) -> None:
@@ -127,7 +128,7 @@ class Letters:
                     self._cyclic(words)
             elif equation.has(sp.MatrixExpr):
                 self._scalar_equation(self.scalar(equation.lhs - equation.rhs))
-        except (NotImplementedError, TooManySteps):
+        except (Cannot, TooManySteps):
             return
 
     def _equation(self, words: Words) -> None:
@@ -261,7 +262,7 @@ class Letters:
             if not atom.is_real:
                 kind, content = self.meaning[atom]
                 if kind not in ("scalar", "trace"):
-                    raise NotImplementedError("the conjugate of this scalar")
+                    raise NoRule("the conjugate of this scalar")
                 turned = self._turned({content: sp.S.One}, False, True)
                 swaps[sp.conjugate(atom)] = self.trace(turned, sp.S.Zero)
         return sp.conjugate(scalar).xreplace(swaps)
@@ -270,7 +271,7 @@ class Letters:
         """The inverse, a letter of its own for a sum: W X = X W = 1."""
         words = self.rewriting.reduced(words)
         if not words:
-            raise NotImplementedError("the inverse of zero")
+            raise NoRule("the inverse of zero")
         if size == 1:
             return {(): 1 / self.trace(words, size)}
         if len(words) == 1:
@@ -295,7 +296,7 @@ class Letters:
         if letter.base in self.composite:
             return self.composite[letter.base]
         if letter.base in self.powers:
-            raise NotImplementedError("the inverse of a power")
+            raise NoRule("the inverse of a power")
         return {(self.letter(letter.base, letter.transposed, letter.conjugated, not letter.inverted),): sp.S.One}
 
     def power(self, words: Words, exponent: sp.Expr, size: Any) -> Words:
@@ -312,13 +313,13 @@ class Letters:
         base = self.expression(words, size, size)
         whole, rest = exponent.as_coeff_Add()
         if not whole.is_Integer:
-            raise NotImplementedError("a power whose exponent is no integer")
+            raise NoRule("a power whose exponent is no integer")
         invertible = all(letter.base in self.inverted for word in words for letter in word) and len(words) == 1
         if not invertible:  # A^(s-1) is the letter and A^s = A^(s-1) A, so that no inverse comes in
             lowest = self.shifts[(base, rest)] = min(whole, self.shifts.get((base, rest), sp.S.Zero))
             whole, rest = whole - lowest, rest + lowest
         if not (rest.is_integer and self._nonnegative(rest)):
-            raise NotImplementedError("a power whose exponent may be negative")
+            raise NoRule("a power whose exponent may be negative")
         return times(self._opaque_power(words, base, rest, size), self.power(words, whole, size))
 
     def _nonnegative(self, exponent: sp.Expr) -> bool:

@@ -9,6 +9,7 @@ from sympy.matrices.expressions.matexpr import MatrixElement
 
 from kexue_lib.derivation import _matrix_calculus
 from kexue_lib.derivation._blocks import block_determinant, blocks
+from kexue_lib.derivation._cannot import Cannot, NoRule
 from kexue_lib.derivation._determinants import determinant_of_words
 from kexue_lib.derivation._letters import ONE, Prover, cannot_prove, is_matrix
 from kexue_lib.derivation._scalars import Scalars
@@ -17,7 +18,7 @@ from kexue_lib.derivation._words import Letter, TooManySteps, Words, order, plus
 _CONCRETE = 64  # entries of an explicit matrix that are compared one by one
 _ENTRYWISE = (sp.HadamardProduct, sp.FunctionMatrix, sp.DiagMatrix)
 _SUMS = 4  # inverted sums that a gap is multiplied by
-_CANNOT = (NotImplementedError, TooManySteps, sp.PolynomialError, ShapeError)
+_CANNOT = (Cannot, TooManySteps, sp.PolynomialError, ShapeError)
 
 
 class MatrixSum(sp.MatrixExpr):
@@ -67,7 +68,7 @@ class MatrixAlgebra(Scalars):
     """Translation of SymPy's matrix expressions, and of scalars that contain them."""
 
     def words(self, expression: Any) -> Words:
-        """The polynomial of a matrix expression; raises NotImplementedError for what it has no letter for."""
+        """The polynomial of a matrix expression; raises NoRule for what it has no letter for."""
         return self.rewriting.reduced(self._words(expression))
 
     def _words(self, e: Any) -> Words:
@@ -105,7 +106,7 @@ class MatrixAlgebra(Scalars):
             return {(self.letter(e),): sp.S.One}
         if is_matrix(e) and e.shape == (1, 1):
             return {(): self.scalar(e[0, 0])}
-        raise NotImplementedError(type(e).__name__)
+        raise NoRule(type(e).__name__)
 
     def _sum(self, e: Any) -> Words:
         """Σ of matrices: linear, so that the words and factors free of the index are drawn out on both sides."""
@@ -114,7 +115,7 @@ class MatrixAlgebra(Scalars):
         parts = []
         for word, coefficient in self._words(e.args[0].xreplace({name: index})).items():
             if any(self.mentions(atom, {index}) for atom in coefficient.atoms(sp.Dummy)):
-                raise NotImplementedError("a sum over entries of a matrix")
+                raise NoRule("a sum over entries of a matrix")
             outside, inside = coefficient.as_independent(index, as_Add=False)
             bound = [at for at, letter in enumerate(word) if self.mentions(letter, {index})]
             if not bound:
@@ -130,7 +131,7 @@ class MatrixAlgebra(Scalars):
         return plus(*parts)
 
     def scalar(self, e: Any) -> sp.Expr:
-        """A scalar as an expression in commuting atoms; raises NotImplementedError."""
+        """A scalar as an expression in commuting atoms; raises NoRule."""
         e = sp.sympify(e)
         if not e.has(sp.MatrixExpr, sp.MatrixSymbol):
             return e.replace(sp.Sum, _under_one_name)
@@ -148,14 +149,14 @@ class MatrixAlgebra(Scalars):
             return _matrix_calculus.derivative(self, e)
         if isinstance(e, (sp.Add, sp.Mul, sp.Pow, sp.Function)):
             return e.func(*(self.scalar(part) for part in e.args))
-        raise NotImplementedError(type(e).__name__)
+        raise NoRule(type(e).__name__)
 
     def _determinant(self, matrix: Any) -> sp.Expr:
         if not matrix.has(sp.BlockMatrix):
             return determinant_of_words(self, self.words(matrix), matrix.shape[0])
         value = block_determinant(self, matrix)
         if value is None:
-            raise NotImplementedError("the determinant of these blocks")
+            raise NoRule("the determinant of these blocks")
         return value
 
     def scalar_body(self, e: sp.Sum) -> tuple[sp.Expr, list[Any]]:
@@ -163,7 +164,7 @@ class MatrixAlgebra(Scalars):
         names = {index: sp.Dummy(index.name, integer=True) for index, *_ in e.limits}
         limits = [(names[index], low, high) for index, low, high in e.limits]
         if any(set(names) & (low.free_symbols | high.free_symbols) for _, low, high in limits):
-            raise NotImplementedError("a range that depends on another index")
+            raise NoRule("a range that depends on another index")
         self.ranges.update({index: (low, high) for index, low, high in limits})
         return self.scalar(e.function.xreplace(names)), limits
 
@@ -203,7 +204,7 @@ class MatrixAlgebra(Scalars):
         if kind == "det":
             return sp.Determinant(content)
         if kind == "sum":
-            raise NotImplementedError("a sum over entries in an answer")
+            raise NoRule("a sum over entries in an answer")
         return sp.Trace(sp.MatMul(*(_written(letter) for letter in content)))
 
 
@@ -277,7 +278,7 @@ def _explicit_equal(lhs: Any, rhs: Any, given: Sequence[Any], prove: Prover) -> 
         return False
     try:
         entries = list(sp.ImmutableMatrix((lhs - rhs).as_explicit()))
-    except (NotImplementedError, ValueError, TypeError, AttributeError):
+    except (Cannot, ValueError, TypeError, AttributeError):
         return False
     return all(settled(entry) == 0 or prove(sp.Eq(entry, 0), given) for entry in entries)
 
@@ -328,7 +329,7 @@ def _trace_by_entries(matrix: Any) -> sp.Expr:
 def matrix_derivative(expression: Any, matrix: sp.MatrixSymbol, given: Sequence[Any] = ()) -> Any:
     """The matrix of ∂f/∂X[i, j] of a scalar f of the matrix X, whose entries are free of each other.
 
-    Raises NotImplementedError where no rule fits.
+    Raises NoRule where no rule fits.
 
     >>> n = sp.Symbol("n", integer=True, positive=True)
     >>> A, X = sp.MatrixSymbol("A", n, n), sp.MatrixSymbol("X", n, n)

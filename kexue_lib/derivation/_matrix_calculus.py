@@ -6,6 +6,7 @@ import sympy as sp
 from sympy.core.relational import StrictGreaterThan, StrictLessThan
 from sympy.matrices.expressions.matexpr import MatrixElement
 
+from kexue_lib.derivation._cannot import NoRule
 from kexue_lib.derivation._words import Word, Words, plus, scaled, times
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _KINKED = (sp.Abs, sp.sign, sp.Max, sp.Min, sp.Piecewise, sp.conjugate, sp.re, s
 def derivative_by_matrix(algebra: "MatrixAlgebra", e: Any) -> Words:
     """The words of an unevaluated Derivative(f, X)."""
     if len(e.variables) != 1 or not isinstance(e.variables[0], sp.MatrixSymbol):
-        raise NotImplementedError("a derivative of higher order by a matrix")
+        raise NoRule("a derivative of higher order by a matrix")
     return gradient(algebra, algebra.scalar(e.expr), e.variables[0])
 
 
@@ -27,7 +28,7 @@ def derivative(algebra: "MatrixAlgebra", e: Any) -> sp.Expr:
     value = algebra.scalar(e.expr)
     for entry in e.variables:
         if not (isinstance(entry, MatrixElement) and isinstance(entry.parent, sp.MatrixSymbol)):
-            raise NotImplementedError("a derivative by something else than an entry")
+            raise NoRule("a derivative by something else than an entry")
         words = algebra.rewriting.reduced(gradient(algebra, value, entry.parent))
         value = algebra.element(words, entry.parent.shape, entry.i, entry.j)
     return value
@@ -42,12 +43,12 @@ def gradient(algebra: "MatrixAlgebra", value: sp.Expr, matrix: Any) -> Words:
     """
     _check_free(algebra, matrix)
     if value.has(*_KINKED):
-        raise NotImplementedError("a function that is not differentiable everywhere")
+        raise NoRule("a function that is not differentiable everywhere")
     parts = []
     for atom in sorted(value.atoms(sp.Dummy) & set(algebra.meaning), key=sp.default_sort_key):
         slope = value.diff(atom)
         if slope.has(sp.Derivative, sp.Subs):
-            raise NotImplementedError("the derivative of an unknown function")
+            raise NoRule("the derivative of an unknown function")
         parts.append(scaled(slope, _of_atom(algebra, atom, matrix)))
     return plus(*parts)
 
@@ -58,7 +59,7 @@ def _check_free(algebra: "MatrixAlgebra", matrix: Any) -> None:
             continue
         stated = isinstance(fact, sp.AppliedPredicate) and fact.function in _OPEN
         if not stated and not isinstance(fact, (sp.Ne, StrictLessThan, StrictGreaterThan)):
-            raise NotImplementedError("a derivative by a matrix whose entries are bound by a condition")
+            raise NoRule("a derivative by a matrix whose entries are bound by a condition")
 
 
 def _of_atom(algebra: "MatrixAlgebra", atom: sp.Dummy, matrix: Any) -> Words:
@@ -76,9 +77,9 @@ def _of_atom(algebra: "MatrixAlgebra", atom: sp.Dummy, matrix: Any) -> Words:
     if kind == "det":
         words = algebra.words(content)
         if content not in algebra.inverted and words not in algebra.composite.values():
-            raise NotImplementedError("the derivative of a determinant that may vanish")
+            raise NoRule("the derivative of a determinant that may vanish")
         return scaled(atom, _of_words(algebra, words, algebra.inverse(words, content.shape[0]), matrix))
-    raise NotImplementedError("the derivative of a sum over entries")
+    raise NoRule("the derivative of a sum over entries")
 
 
 def _of_words(algebra: "MatrixAlgebra", words: Words, others: Words, matrix: Any) -> Words:
@@ -86,7 +87,7 @@ def _of_words(algebra: "MatrixAlgebra", words: Words, others: Words, matrix: Any
     parts = []
     for word, coefficient in words.items():
         if algebra.mentions(coefficient, {matrix}):
-            raise NotImplementedError("a scalar factor that depends on the matrix")
+            raise NoRule("a scalar factor that depends on the matrix")
         for at, letter in enumerate(word):
             if algebra.mentions(letter, {matrix}):
                 for other, factor in others.items():
@@ -103,7 +104,7 @@ def _of_letter(algebra: "MatrixAlgebra", letter: Any, rest: Word, matrix: Any) -
         inner = times(times(inverse, others), inverse)
         return scaled(sp.S.NegativeOne, _of_words(algebra, algebra.composite[letter.base], inner, matrix))
     if letter.base != matrix or letter.conjugated:
-        raise NotImplementedError("the derivative of this matrix function")
+        raise NoRule("the derivative of this matrix function")
     if letter.inverted:  # tr(dL M) = -tr(dX L M L), all of it transposed for a transposed L
         others = times(times({(letter,): sp.S.NegativeOne}, others), {(letter,): sp.S.One})
     return others if letter.transposed else algebra.transposed(others)

@@ -6,6 +6,7 @@ from typing import Any
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import NoRule
 from kexue_lib.derivation._letters import Letters
 from kexue_lib.derivation._words import Letter, TooManySteps, Word, Words, order, total
 
@@ -120,7 +121,7 @@ class Scalars(Letters):
     # --- sums over entries ---------------------------------------------------------------------------------------
 
     def summed(self, body: sp.Expr, limits: Sequence[Limit]) -> sp.Expr:
-        """Σ over the indices, whose ranges are independent, of a polynomial in atoms; raises NotImplementedError."""
+        """Σ over the indices, whose ranges are independent, of a polynomial in atoms; raises NoRule."""
         terms = sp.Add.make_args(sp.expand(body))
         return sp.expand(sp.Add(*(self._summed_term(term, list(limits)) for term in terms)))
 
@@ -147,7 +148,7 @@ class Scalars(Letters):
             bound = linked
         own = [limit for limit in limits if limit[0] in bound]
         if len(own) > _BOUND:
-            raise NotImplementedError("a sum over many indices")
+            raise NoRule("a sum over many indices")
         forms = []
         for turn in permutations(own):
             names = {
@@ -173,7 +174,7 @@ class Scalars(Letters):
             elif kind == "scalar" and exponent.is_Integer and exponent > 0 and self._carried(content, bound):
                 words += [content] * int(exponent)
             elif factor.atoms(sp.Dummy) & set(self.meaning):
-                raise NotImplementedError("a function of entries within a sum")
+                raise NoRule("a function of entries within a sum")
             else:
                 others.append(factor)
         return outside, words, others
@@ -218,7 +219,7 @@ class Scalars(Letters):
     def _turned_word(self, word: Word) -> Word:
         mirrored = self._mirrored(word)
         if mirrored is None:
-            raise NotImplementedError("a word whose transposed is a sum")
+            raise NoRule("a word whose transposed is a sum")
         return mirrored
 
     def ones(self, size: Any) -> Letter:

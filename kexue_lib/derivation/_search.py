@@ -11,6 +11,7 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 from sympy.polys.polyerrors import BasePolynomialError
 
+from kexue_lib.derivation._cannot import Cannot
 from kexue_lib.derivation._points import Domain, Point
 
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.MatrixSymbol, sp.Indexed, AppliedUndef)
@@ -78,7 +79,7 @@ class _Descent:
         gradient = [sp.diff(self.expression, symbol) for symbol in self.symbols]
         try:
             solutions = sp.solve(gradient, self.symbols, dict=True)
-        except (NotImplementedError, BasePolynomialError, ValueError):
+        except (Cannot, BasePolynomialError, ValueError):
             return
         for solution in solutions[:8]:
             values = [solution.get(s, s).subs(dict.fromkeys(self.symbols, 1)) for s in self.symbols]

@@ -31,11 +31,12 @@ from kexue_lib.derivation._balls import (
     sub,
     upper,
 )
+from kexue_lib.derivation._cannot import Cannot
 from kexue_lib.derivation._radii import HUGE, NoValue, Straddle, Undefined, power_of_two, rounding, up_add, up_mul
 from kexue_lib.derivation._rounding import floor
 
 GUARD = 40
-_REFUSALS = (ValueError, ZeroDivisionError, OverflowError, NotImplementedError, TypeError, mpmath.mp.NoConvergence)
+_REFUSALS = (ValueError, ZeroDivisionError, OverflowError, Cannot, TypeError, mpmath.mp.NoConvergence)
 _TWO = Ball.exact(2)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import sympy as sp
 
+from kexue_lib.derivation._cannot import Cannot
+
 _REDUCTIONS = 2000  # rewritings of one polynomial before giving up
 _RULES = 80  # rules that a completion may reach
 _OVERLAPS = 600  # critical pairs that a completion may look at
@@ -69,7 +71,7 @@ def settled(coefficient: sp.Expr) -> sp.Expr:
         return coefficient
     try:
         return sp.cancel(sp.together(coefficient))
-    except (sp.PolynomialError, NotImplementedError):
+    except (sp.PolynomialError, Cannot):
         return coefficient
 
 

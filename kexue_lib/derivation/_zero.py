@@ -12,7 +12,7 @@ from typing import Any
 import sympy as sp
 from sympy.polys.polyerrors import BasePolynomialError
 
-from kexue_lib.derivation._cannot import attempted
+from kexue_lib.derivation._cannot import Cannot, NoRule, attempted
 from kexue_lib.derivation._given import bound_symbols, cases, equations, shifted
 from kexue_lib.derivation._sign import is_real, prove_nonzero, smooth
 
@@ -122,7 +122,7 @@ def in_ideal(gap: sp.Expr, given: Sequence[Any]) -> bool:
             return False
         basis = sp.groebner(polynomials[1:], *generators, order="grevlex")
         return sp.reduced(polynomials[0], list(basis.exprs), *generators, order="grevlex")[1] == 0
-    except (BasePolynomialError, NotImplementedError, ValueError):
+    except (BasePolynomialError, Cannot, ValueError):
         return False
 
 
@@ -135,7 +135,7 @@ def _polynomials(expressions: list[sp.Expr]) -> tuple[list[sp.Expr], list[sp.Sym
         powers[block] = name
     done = [sp.Poly(e, *options.gens).as_expr().xreplace(powers) for e in expressions]
     if any(e.free_symbols - set(names.values()) for e in done):
-        raise NotImplementedError("building blocks that contain one another")
+        raise NoRule("building blocks that contain one another")
     return done, list(names.values())
 
 

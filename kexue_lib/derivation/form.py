@@ -10,7 +10,7 @@ import importlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 from sympy.core.function import UndefinedFunction
@@ -21,23 +21,38 @@ from sympy.logic.boolalg import BooleanFunction
 from kexue_lib.derivation._indexed_facts import ForEvery
 from kexue_lib.derivation._recurrences import Recurrence
 
-__all__ = ["read", "write"]
+__all__ = ["Form", "read", "write"]
 
 
-def write(statement: Any, given: Sequence[Any] = ()) -> str:
-    """The text of a statement and of its conditions.
+class Form(NamedTuple):
+    """A statement, the conditions it is made under, and what its proof builds on.
+
+    `facts` are earlier results; `induction` is (n, the first n, …) where the statement is proved by induction over n.
+    """
+
+    statement: Any
+    given: tuple[Any, ...] = ()
+    facts: tuple[Any, ...] = ()
+    induction: tuple[Any, ...] = ()
+
+
+def write(statement: Any, given: Sequence[Any] = (), facts: Sequence[Any] = (), induction: Sequence[Any] = ()) -> str:
+    """The text of a statement, of its conditions and of what its proof builds on.
 
     >>> x = sp.Symbol("x", positive=True)
     >>> write(sp.Eq(x + 1, 1 + x, evaluate=False))
     "Statement(Equality(Add(Symbol('x', positive=True), Integer(1)), Add(Symbol('x', positive=True), Integer(1))))"
     """
-    text = f"Statement({', '.join(sp.srepr(part) for part in (statement, *given))})"
+    parts = [sp.srepr(part) for part in (statement, *given)]
+    further = (("By", facts), ("Induction", induction))
+    parts += [f"{name}({', '.join(map(sp.srepr, items))})" for name, items in further if items]
+    text = f"Statement({', '.join(parts)})"
     order: dict[str, int] = {}  # SymPy counts dummies from a random number on
     return re.sub(r"dummy_index=(\d+)", lambda m: f"dummy_index={order.setdefault(m[1], len(order))}", text)
 
 
-def read(text: str) -> tuple[Any, tuple[Any, ...]]:
-    """The statement and the conditions that `write` wrote.
+def read(text: str) -> Form:
+    """What `write` wrote.
 
     Raises:
         ValueError: the text is not of that form.
@@ -49,8 +64,15 @@ def read(text: str) -> tuple[Any, tuple[Any, ...]]:
     if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "Statement" and call.args):
         raise ValueError(f"text: got {text[:60]!r}, expected Statement(...)")
     reader = _Reader()
-    statement, *given = (reader.node(argument) for argument in call.args)
-    return statement, tuple(given)
+    found: dict[str, list[Any]] = {"": [], "By": [], "Induction": []}
+    for argument in call.args:
+        name = argument.func.id if isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name) else ""
+        if name in ("By", "Induction"):
+            found[name] += map(reader.node, argument.args)
+        else:
+            found[""].append(reader.node(argument))
+    statement, *given = found[""] or [None]
+    return Form(statement, tuple(given), tuple(found["By"]), tuple(found["Induction"]))
 
 
 @functools.lru_cache(maxsize=1)
