@@ -7,12 +7,12 @@ PORT ?= 8000
 LAB ?=
 ROOT_USER := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help book test lab serve notebooks bench findings chapter lint lock clean setup
+.PHONY: help book test lab serve notebooks bench findings live-check chapter lint lock clean setup
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
 	@echo "make [COMMAND] [PYTHON=python3.11] [JOBS=2] [PORT=8000] [LAB=--no-browser]"
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup:
 	@$(PYTHON) tools/set_up.py
@@ -40,6 +40,9 @@ lint: setup  ## style, notebook hygiene and house rules; every tool runs, whatev
 	@status=0; for check in "ruff check ." "ruff format --check ." "python tools/normalise_notebooks.py --check" \
 	  "python tools/check_house.py" "python tools/spread_address.py --check" \
 	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; exit $$status
+
+live-check: setup  ## decide every claim of the book in the Python of browsers (npm; a quarter of an hour)
+	@$(BIN)/python tools/live_proofs.py --jobs $(JOBS)
 
 findings:  ## run the scripts that show what other libraries do (network, a few minutes)
 	@for script in findings/*.sh; do echo "== $$script"; bash "$$script" || exit 1; done

@@ -41,6 +41,9 @@
     for (const control of document.querySelectorAll(".search-button-field, details.hide > summary")) {
       control.removeAttribute("aria-label");
     }
+    for (const launch of document.querySelectorAll("a[href*='mybinder.org'], a[href*='colab.research']")) {
+      launch.title = `${launch.title || launch.textContent.trim()} (leaves this site)`.trim();
+    }
     for (const summary of document.querySelectorAll(".bd-links summary")) {
       const link = summary.closest("li").querySelector("a");
       summary.setAttribute("aria-label", `Pages of ${link.textContent.trim()}`);

@@ -51,7 +51,8 @@ class Chapter:
     @cached_property
     def prose(self) -> str:
         """The text of its Markdown cells."""
-        return "\n".join(notebooks.source(c) for c in self.content["cells"] if c["cell_type"] == "markdown")
+        cells = (notebooks.source(c) for c in self.content["cells"] if c["cell_type"] == "markdown")
+        return "\n".join(cells).replace(notebooks.ANSWER, "")
 
     @cached_property
     def claims(self) -> list[dict]:
@@ -185,6 +186,7 @@ def form_faults(chapter: Chapter) -> list[str]:
     found += [f"has no section '{s}'" for s in SECTIONS if not re.search(rf"^#+ .*{s}", chapter.prose, re.I | re.M)]
     if unwritten := UNWRITTEN.findall(chapter.prose):
         found.append(f"has {len(unwritten)} places where an ellipsis stands for the text")
+    found += answer_faults(chapter)
     if "kexue.fm/archives/" not in chapter.prose:
         found.append("does not link to its article")
     if not re.search(r"\*\*Run time\*\*", chapter.prose):
@@ -192,6 +194,24 @@ def form_faults(chapter: Chapter) -> list[str]:
     if BOOK_IN_NOTEBOOK.search(chapter.prose):
         found.append("uses a MyST directive, which GitHub and Colab show as raw text")
     return found
+
+
+def answer_faults(chapter: Chapter) -> list[str]:
+    """Return what is wrong with the exercises that a reader of the site can answer on the page.
+
+    Args:
+        chapter: the chapter.
+    """
+    tasks, found = [], []
+    for cell in chapter.content["cells"]:
+        asked = cell["metadata"].get("answers", [])
+        tasks += asked
+        if notebooks.source(cell).count(notebooks.ANSWER) != len(asked):
+            found.append(f"a cell has {len(asked)} answers in its metadata, and not as many places for them")
+    if not tasks:
+        found.append("has no exercise that its reader can answer on the page")
+    keys = {"kind", "prompt", "symbols", "given", "wanted", "wrong"}
+    return found + [f"the answer to {task.get('prompt')!r} lacks a key" for task in tasks if set(task) != keys]
 
 
 def standard_faults(chapter: Chapter) -> list[str]:

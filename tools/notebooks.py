@@ -18,6 +18,9 @@ CALCULATION = "application/vnd.kexue.calculation+json"
 VERDICT = "application/vnd.kexue.verdict+json"
 STORED, SUFFIXES = ROOT / LIBRARY / "checkpoints", {".json", ".safetensors"}
 COMPARED = "nbval-check-output"
+ANSWER = (
+    "<!-- answer -->"  # stands in an exercise where readers of the site may type theirs; the cell's metadata tell more
+)
 FOLDED = "hide-input"  # on the site a reader sees the mathematics first; the notebook shows the code
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}

@@ -17,7 +17,9 @@ from sympy.core.function import UndefinedFunction
 from sympy.core.relational import Relational
 from sympy.core.symbol import Str
 from sympy.logic.boolalg import BooleanFunction
+from sympy.printing.repr import ReprPrinter
 
+from kexue_lib.derivation._assumptions import generators
 from kexue_lib.derivation._indexed_facts import ForEvery
 from kexue_lib.derivation._recurrences import Recurrence
 
@@ -43,9 +45,10 @@ def write(statement: Any, given: Sequence[Any] = (), facts: Sequence[Any] = (), 
     >>> write(sp.Eq(x + 1, 1 + x, evaluate=False))
     "Statement(Equality(Add(Symbol('x', positive=True), Integer(1)), Add(Symbol('x', positive=True), Integer(1))))"
     """
-    parts = [sp.srepr(part) for part in (statement, *given)]
+    printer = _Repr()
+    parts = [printer.doprint(part) for part in (statement, *given)]
     further = (("By", facts), ("Induction", induction))
-    parts += [f"{name}({', '.join(map(sp.srepr, items))})" for name, items in further if items]
+    parts += [f"{name}({', '.join(map(printer.doprint, items))})" for name, items in further if items]
     text = f"Statement({', '.join(parts)})"
     order: dict[str, int] = {}  # SymPy counts dummies from a random number on
     return re.sub(r"dummy_index=(\d+)", lambda m: f"dummy_index={order.setdefault(m[1], len(order))}", text)
@@ -73,6 +76,16 @@ def read(text: str) -> Form:
             found[""].append(reader.node(argument))
     statement, *given = found[""] or [None]
     return Form(statement, tuple(given), tuple(found["By"]), tuple(found["Induction"]))
+
+
+class _Repr(ReprPrinter):
+    """SymPy's text, with the assumptions about the values of unknown functions, which it leaves out."""
+
+    def _print_FunctionClass(self, kind: Any) -> str:
+        facts = generators(getattr(kind, "_kwargs", None) or {})
+        if not facts:
+            return super()._print_FunctionClass(kind)
+        return f"Function({kind.__name__!r}, {', '.join(f'{name}={value}' for name, value in facts.items())})"
 
 
 @functools.lru_cache(maxsize=1)

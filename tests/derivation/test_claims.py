@@ -190,6 +190,14 @@ def test_form_is_read_back_to_the_same_statement(statement, given):
     assert sp.srepr(again) == sp.srepr(statement)
 
 
+def test_form_keeps_what_is_assumed_about_the_values_of_a_function():
+    positive = sp.Function("f", positive=True)
+    text = form.write(sp.Eq(positive(x), 1))
+    assert "Function('f', positive=True)" in text
+    assert form.read(text).statement.lhs == positive(x)
+    assert form.read(form.write(sp.Eq(sp.Function("f")(x), 1))).statement.lhs.is_positive is None
+
+
 def test_form_of_a_sum_of_matrices_is_read_where_nothing_else_has_been_imported():
     matrix = sp.MatrixSymbol("A", 2, 2)
     text = form.write(sp.Eq(MatrixSum(matrix**k, (k, 1, n)), matrix, evaluate=False))

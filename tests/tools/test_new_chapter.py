@@ -93,6 +93,10 @@ def fill(root: Path) -> None:
     content = notebooks.read(path)
     for cell in content["cells"]:
         cell["source"] = notebooks.source(cell).replace("…", "Words about means.")
+        if "## Exercises" in cell["source"]:
+            cell["source"] = cell["source"].replace("## Exercises", "## Exercises\n\n<!-- answer -->")
+            task = {"kind": "expression", "prompt": "Twice x", "symbols": "x: real", "given": ""}
+            cell["metadata"]["answers"] = [{**task, "wanted": "2*x", "wrong": "x^2"}]
     title, derivation = content["cells"][0], DERIVATION.strip()
     title["source"] = title["source"].replace("archives/0", "archives/1")
     new = [derivation, *(FIGURE.format(power=power).strip() for power in (1, 2, 3))]

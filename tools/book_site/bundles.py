@@ -7,6 +7,7 @@ the JSON is put in the place of the LaTeX as a directive; the file itself is not
 from __future__ import annotations
 
 import html
+import itertools
 import json
 
 import nbformat
@@ -24,6 +25,9 @@ DIRECTIVES = {
 }
 
 
+ANSWER = '<div class="live-exercise" data-exercise="{chapter}:{number}" data-title="exercise"></div>'
+
+
 def read_notebook(text: str) -> nbformat.NotebookNode:
     """Read a notebook for the site; myst-nb calls it for every ``.ipynb`` (``nb_custom_formats``).
 
@@ -34,7 +38,12 @@ def read_notebook(text: str) -> nbformat.NotebookNode:
         The notebook with its bundles as directives, its HTML tables in scrollable boxes, and cell tags kept.
     """
     notebook = nbformat.reads(text, as_version=4)
+    number = itertools.count(1)
+    chapter = next((claim["chapter"] for claim in notebooks.bundles(notebook, notebooks.CLAIM)), "")
     for cell in notebook.cells:
+        for _ in cell.metadata.get("answers", []):
+            box = ANSWER.format(chapter=chapter, number=next(number))
+            cell.source = cell.source.replace(notebooks.ANSWER, box, 1)
         if cell.cell_type != "code":
             continue
         for output in cell.outputs:

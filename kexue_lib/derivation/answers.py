@@ -1,0 +1,269 @@
+"""What a page asks about a statement, and the answer as plain data: decided again, changed, or typed as an exercise's.
+
+Runs wherever SymPy does, in a browser too; nothing here displays anything.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from kexue_lib.derivation import _arguments as accept
+from kexue_lib.derivation import _display as show
+from kexue_lib.derivation import form, typed
+from kexue_lib.derivation._cannot import attempted
+from kexue_lib.derivation._claim import EVIDENCE
+from kexue_lib.derivation._deciding import decide, decide_induction
+from kexue_lib.derivation._errors import DerivationError, Refusal, VacuousClaim
+from kexue_lib.derivation._time import OutOfTime, cpu_seconds, within
+from kexue_lib.derivation._truth import NoValue, truth, value_text
+from kexue_lib.derivation._unknowns import admits
+
+__all__ = ["again", "changed", "editable", "exercise"]
+
+_LIMIT = 30.0
+_EASY = (0, 1, -1, 2, sp.Rational(1, 2), -2, 3)  # values that a reader can put in
+_EASY_MATRICES = tuple(
+    sp.ImmutableMatrix(2, 2, entries)
+    for entries in ([0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1], [1, 0, 0, 2], [0, 1, 1, 0], [1, 1, 1, 1])
+)
+_MOST_EASY = 400
+
+
+def again(text: str, uses: Sequence[str] = (), *, seconds: float = _LIMIT) -> dict[str, Any]:
+    """Decide a claim once more.
+
+    Args:
+        text: the claim's machine form.
+        uses: the evidence of the claims that it builds on.
+        seconds: CPU time that the attempts at a proof may take.
+
+    Returns:
+        "answer" ("proved", "checked", "false", "undefined", "undecided", "nothing to check"), "method" or "reason",
+        "seconds", and what `changed` gives besides where the answer is no.
+
+    >>> x = sp.Symbol("x", real=True)
+    >>> again(form.write(sp.Ge(x**2 + 1, 2 * x)))["answer"]
+    'proved'
+    """
+    found = form.read(text)
+    return _answer(found.statement, found.given, found.facts, found.induction, uses, seconds)
+
+
+def editable(text: str) -> dict[str, str]:
+    """A claim's machine form as the three texts that a reader may change."""
+    found = form.read(text)
+    return typed.write(found.statement, found.given)._asdict()
+
+
+def changed(
+    symbols: str, given: str, statement: str, original: str = "", uses: Sequence[str] = (), *, seconds: float = _LIMIT
+) -> dict[str, Any]:
+    """Decide what a reader typed.
+
+    Args:
+        symbols: lines such as "x, y: real".
+        given: a condition a line.
+        statement: an equation, an inequality, or And, Or, Not, Implies of them.
+        original: the machine form of the claim that was changed; what it builds on may be built on.
+        uses: the evidence of those claims.
+        seconds: CPU time that the attempts at a proof may take.
+
+    Returns:
+        As `again`; where the answer is no, "values" (pairs of LaTeX), "formula" (the statement with them put in) and
+        "sides" (their values); where the text cannot be read, "answer" "unreadable" with "field", "line", "column".
+
+    >>> changed("x: real", "", "x^2 >= x")["values"]
+    [['x', '\\\\frac{1}{2}']]
+    """
+    try:
+        found, conditions = typed.read(typed.Typed(symbols, given, statement))
+    except typed.TypedError as error:
+        place = {"field": error.field, "line": error.line, "column": error.column}
+        return {"answer": "unreadable", "reason": error.reason, **place}
+    facts, induction = _foundation(found, original)
+    return _answer(found, conditions, facts, induction, uses if facts else (), seconds)
+
+
+def exercise(
+    kind: str, answer: str, symbols: str, given: str, wanted: str, *, seconds: float = _LIMIT
+) -> dict[str, Any]:
+    """Mark what a reader typed as the answer of an exercise.
+
+    Args:
+        kind: "expression" (equal to the one wanted) or "statement" (equivalent to the one wanted).
+        answer: what was typed.
+        symbols: the declarations of the exercise.
+        given: its conditions.
+        wanted: the solution.
+        seconds: CPU time that the attempts at a proof may take.
+
+    >>> exercise("expression", "(x + 1)^2", "x: real", "", "x^2 + 2*x + 1")["answer"]
+    'proved'
+    """
+    try:
+        conditions = typed.read(typed.Typed(symbols, given, "0 = 0"))[1]
+        theirs, ours = (_value(kind, text, symbols) for text in (answer, wanted))
+    except typed.TypedError as error:
+        return {"answer": "unreadable", "reason": error.reason, "field": "answer", "line": 1, "column": error.column}
+    if theirs == ours:
+        return {"answer": "proved", "method": "the same expression", "seconds": 0.0}
+    if kind == "expression":
+        try:
+            statement = accept.equation("the answer", theirs, ours)
+        except (TypeError, ValueError) as error:
+            return {"answer": "unreadable", "reason": str(error), "field": "answer", "line": 1, "column": 1}
+    else:
+        statement = sp.Equivalent(theirs, ours, evaluate=False)
+    found = _answer(statement, conditions, (), (), (), seconds)
+    return {key: value for key, value in found.items() if key != "formula"}  # it would give the solution away
+
+
+def _value(kind: str, text: str, symbols: str) -> Any:
+    if kind == "expression":
+        return typed.expression(text, symbols)
+    return typed.read(typed.Typed(symbols, "", text))[0]
+
+
+def _foundation(statement: Any, original: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The facts and the induction of the claim changed, as far as they speak of what the new statement declares."""
+    if not original:
+        return (), ()
+    before = form.read(original)
+    known = statement.free_symbols
+    facts = tuple(fact for fact in before.facts if fact.free_symbols & known)
+    induction = before.induction if before.induction and before.induction[0] in known else ()
+    return facts, induction
+
+
+def _answer(
+    statement: Any,
+    given: Sequence[Any],
+    facts: Sequence[Any],
+    induction: Sequence[Any],
+    uses: Sequence[str],
+    seconds: float,
+) -> dict[str, Any]:
+    start = cpu_seconds()
+    try:
+        conditions = accept.conditions("the statement", tuple(given))
+        accept.check_names(statement, *conditions)
+        _refuse_constants(statement)
+        if induction:
+            n, *base = induction
+            conditions = tuple(c for c in conditions if c != sp.Ge(n, min(base)))
+            at = lambda value: statement if value == n else statement.subs(n, value)
+            decide_induction(at, n, tuple(map(int, base)), conditions, list(facts), seconds)
+            evidence, method = "proved", f"by induction from {n} = {min(base)}"
+        else:
+            decision = decide(statement, conditions, list(facts), seconds)
+            evidence, method = decision.evidence, decision.method
+    except Refusal as refused:
+        return _no(statement, tuple(given), refused.named("it"), refused.counterexample) | _time(start)
+    except DerivationError as error:
+        return _no(statement, (), error, None) | _time(start)
+    except OutOfTime:
+        return {"answer": "undecided", "reason": "it took too long"} | _time(start)
+    except (TypeError, ValueError) as error:
+        return {"answer": "undecided", "reason": str(error)} | _time(start)
+    evidence = min([evidence, *uses], key=EVIDENCE.index)
+    return {"answer": evidence, "method": method, "formula": show.latex(statement)} | _time(start)
+
+
+def _refuse_constants(statement: Any) -> None:
+    if statement in (sp.true, sp.false) or (isinstance(statement, sp.Eq) and statement.lhs == statement.rhs):
+        holds = statement != sp.false
+        raise Refusal(
+            "both sides are the same" if holds else "the statement is False", None if holds else {}, vacuous=holds
+        )
+
+
+def _time(start: float) -> dict[str, float]:
+    return {"seconds": round(cpu_seconds() - start, 2)}
+
+
+def _no(statement: Any, given: tuple[Any, ...], error: DerivationError, point: dict[Any, Any] | None) -> dict[str, Any]:
+    """The answer where a statement was refused: why, and at which values a reader can see it."""
+    reason = str(error).removeprefix("it: ").removeprefix("the statement: ")
+    if isinstance(error, VacuousClaim):
+        return {"answer": "nothing to check", "reason": reason}
+    if point is None:
+        return {"answer": "undecided", "reason": reason.removeprefix("could not decide: ")}
+    easy = _easy(statement, given, point)
+    point = easy or point
+    answer = "undefined" if reason.startswith("undefined") and not easy else "false"
+    values = [[show.latex(unknown), show.latex(value)] for unknown, value in point.items()]
+    found = {"answer": answer, "reason": reason, "values": values, "formula": _put_in(statement, point)}
+    of_matrices = any(getattr(side, "is_Matrix", False) for side in statement.args)
+    if isinstance(statement, sp.core.relational.Relational) and easy and not of_matrices:
+        left, right = (value_text(side, point) for side in statement.args)
+        found["reason"] = f"{left} against {right}"
+    elif ": " in reason:
+        found["reason"] = reason.split(": ", 1)[1]
+    return found
+
+
+def _put_in(statement: Any, point: dict[Any, Any]) -> str:
+    """LaTeX of the statement with the values in it; of an equation of matrices, what its sides come to."""
+    matrices = {unknown: value for unknown, value in point.items() if isinstance(unknown, sp.MatrixSymbol)}
+    if matrices and isinstance(statement, sp.Eq):
+        numbers = {unknown: value for unknown, value in point.items() if isinstance(unknown, sp.Symbol)}
+        numeric = lambda side: side.xreplace(matrices).subs(numbers).doit().as_explicit()
+        sides = attempted(lambda: [numeric(side) for side in statement.args], ())
+        if sides and not any(side.free_symbols for side in sides) and sides[0] != sides[1]:
+            left, right = (_PutIn({}).doprint(side) for side in statement.args)
+            return rf"{left} = {show.latex(sides[0])} \neq {show.latex(sides[1])} = {right}"
+    return _PutIn({unknown: value for unknown, value in point.items() if isinstance(unknown, sp.Symbol)}).doprint(
+        statement
+    )
+
+
+def _easy(statement: Any, given: tuple[Any, ...], point: dict[Any, Any]) -> dict[Any, Any] | None:
+    """A counterexample in small numbers, where the unknowns are numbers or matrices and one is found at once."""
+    unknowns = list(point)
+    if not unknowns or statement.has(sp.Integral, sp.Limit, sp.IndexedBase):
+        return None
+    matrices = [u for u in unknowns if isinstance(u, sp.MatrixSymbol)]
+    if any(not isinstance(u, (sp.Symbol, sp.MatrixSymbol)) for u in unknowns):
+        return None
+    if any(getattr(point[m], "shape", None) != (2, 2) for m in matrices):
+        return None
+    sizes = {s for m in matrices for size in m.shape for s in size.free_symbols}
+    pools = [
+        _EASY_MATRICES if u in matrices else (point[u],) if u in sizes else map(sp.sympify, _EASY) for u in unknowns
+    ]
+    candidates = (dict(zip(unknowns, values)) for values in itertools.islice(itertools.product(*pools), _MOST_EASY))
+    search = lambda: next((c for c in candidates if _is_in_domain(c, given) and _fails(statement, c)), None)
+    try:
+        return within(2.0, search)
+    except OutOfTime:
+        return None
+
+
+def _is_in_domain(point: dict[Any, Any], given: tuple[Any, ...]) -> bool:
+    fits = all(admits(symbol, value) for symbol, value in point.items())
+    return fits and all(attempted(lambda c=c: truth(c, point).value) for c in given)
+
+
+def _fails(statement: Any, point: dict[Any, Any]) -> bool:
+    try:
+        found = truth(statement, point)
+    except NoValue:
+        return False
+    return found.value is False and not found.undefined
+
+
+class _PutIn(type(show._PRINTER)):
+    """LaTeX of a statement with the values of a counterexample in the places of its symbols."""
+
+    def __init__(self, values: dict[Any, Any]) -> None:
+        settings = show._PRINTER._settings
+        super().__init__({name: settings[name] for name in self._default_settings})
+        self.values = values
+
+    def _print_Symbol(self, symbol: sp.Symbol, style: str = "plain") -> str:
+        if symbol not in self.values:
+            return super()._print_Symbol(symbol, style)
+        value = show.latex(self.values[symbol])
+        return rf"{{\class{{put-in}}{{({value})}}}}" if len(value) < 30 else super()._print_Symbol(symbol, style)

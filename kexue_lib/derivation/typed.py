@@ -1,0 +1,295 @@
+"""Statements as people type them: printed from a claim, read back with the symbols they declare.
+
+Nothing in the text is executed: names are those declared and SymPy's kinds of expression, the rest is arithmetic.
+"""
+
+import ast
+import functools
+import re
+from typing import Any
+
+import sympy as sp
+
+from kexue_lib.derivation._indexed_facts import ForEvery
+from kexue_lib.derivation._matrices import MatrixSum
+from kexue_lib.derivation._recurrences import Recurrence
+from kexue_lib.derivation._typed_text import Typed, write
+
+__all__ = ["Typed", "TypedError", "read", "write"]
+
+_KINDS = ("real", "integer", "rational", "irrational", "complex", "imaginary", "prime", "even", "odd", "finite")
+_KINDS += ("positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero", "infinite", "commutative")
+_KINDS += ("extended_real", "hermitian", "algebraic", "transcendental", "composite", "noninteger")
+_OWN = {"ForEvery": ForEvery, "MatrixSum": MatrixSum, "Recurrence": Recurrence, "Matrix": sp.ImmutableMatrix}
+_FUNCTIONS = {"sqrt": sp.sqrt, "cbrt": sp.cbrt, "root": sp.root, "ln": sp.log, "abs": sp.Abs, "max": sp.Max}
+_FUNCTIONS |= {"min": sp.Min, "det": sp.Determinant, "trace": sp.Trace}
+_PYTHONS = {"≤": "<=", "≥": ">=", "≠": "!=", "−": "-", "·": "*", "×": "*", "∞": "oo", "^": "**", "lambda": "lambda_"}
+_SIGNS = {ast.Lt: sp.Lt, ast.LtE: sp.Le, ast.Gt: sp.Gt, ast.GtE: sp.Ge, ast.Eq: sp.Eq, ast.NotEq: sp.Ne}
+
+
+class TypedError(ValueError):
+    """What cannot be read: the field, the line and the column it stands in (from 1), and why."""
+
+    def __init__(self, field: str, line: int, column: int, reason: str) -> None:
+        super().__init__(f"{field}, line {line}, column {column}: {reason}")
+        self.field, self.line, self.column, self.reason = field, line, column, reason
+
+
+def read(typed: Typed) -> tuple[Any, tuple[Any, ...]]:
+    """The statement and its conditions.
+
+    Raises:
+        TypedError: naming the place.
+
+    >>> read(Typed("x: real", "x > 1", "x^2 >= x"))
+    (x**2 >= x, (x > 1,))
+    """
+    names = _declared(typed.symbols)
+    given = []
+    for number, line in enumerate(typed.given.splitlines(), 1):
+        if line.strip():
+            given.append(_relation("conditions", number, line, names))
+    lines = [line for line in typed.statement.splitlines() if line.strip()]
+    if not lines:
+        raise TypedError("statement", 1, 1, "there is none; type one, such as x**2 >= 0")
+    return _relation("statement", 1, " ".join(typed.statement.splitlines()), names), tuple(given)
+
+
+def expression(text: str, symbols: str) -> Any:
+    """One expression of the symbols declared; raises TypedError."""
+    return _Reader("answer", 1, text, _declared(symbols)).value()
+
+
+def _declared(text: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        left, colon, right = line.partition(":")
+        if not colon:
+            raise TypedError(
+                "symbols", number, 1, f"expected names, a colon and their kind, such as {line.strip()}: real"
+            )
+        for name in (part.strip() for part in left.split(",")):
+            if not name.isidentifier():
+                raise TypedError("symbols", number, 1, f"{name!r} is no name")
+            names[name] = _declaration(name, right.strip(), number, names)
+    return names
+
+
+def _declaration(name: str, kind: str, line: int, names: dict[str, Any]) -> Any:
+    size = re.fullmatch(r"matrix\s*\((.*)\)", kind)
+    if size:
+        shape = _Reader("symbols", line, f"({size[1]},)", names).value()
+        if len(shape) != 2:
+            raise TypedError("symbols", line, 1, f"{name}: a matrix has two sizes, such as matrix (n, m)")
+        return sp.MatrixSymbol(name, *shape)
+    made: Any = sp.Symbol
+    assumptions: dict[str, bool] = {}
+    for words in re.split(r"[,\s]+(?!$)", re.sub(r"\bnot\s+", "not-", kind)):
+        word, value = (words[4:], False) if words.startswith("not-") else (words, True)
+        if word == "indexed":
+            made = sp.IndexedBase
+        elif word == "function":
+            made = sp.Function
+        elif word in _KINDS:
+            assumptions[word] = value
+        elif word != "number":
+            known = ", ".join((*_KINDS[:14], "indexed", "function", "matrix (n, m)"))
+            raise TypedError("symbols", line, 1, f"{word!r} is no kind; there are {known}")
+    try:
+        return made(name, **assumptions)
+    except sp.core.facts.InconsistentAssumptions as error:
+        raise TypedError("symbols", line, 1, f"{name} cannot be {kind}") from error
+
+
+def _relation(field: str, line: int, text: str, names: dict[str, Any]) -> Any:
+    found = _Reader(field, line, text, names).relation()
+    if found in (True, False):
+        return sp.true if found else sp.false
+    if not isinstance(found, sp.logic.boolalg.Boolean) or isinstance(found, sp.Symbol):
+        raise TypedError(field, line, 1, "this is a value; expected a statement, such as one with =, < or >=")
+    return found
+
+
+class _Reader:
+    """Builds SymPy objects from the syntax tree of one line."""
+
+    def __init__(self, field: str, line: int, text: str, names: dict[str, Any]) -> None:
+        self.field, self.line, self.names = field, line, names
+        indent = len(text) - len(text.lstrip())
+        self.source, origin = _python(text.strip())
+        self.column = lambda at: indent + origin[max(0, min(at, len(origin) - 1))] + 1
+        try:
+            self.tree = ast.parse(self.source, mode="eval").body
+        except SyntaxError as error:
+            raise TypedError(field, line, self.column((error.offset or 1) - 1), error.msg) from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise TypedError(field, line, 1, "this is too deep, or holds a character that is none") from error
+
+    def value(self) -> Any:
+        """The expression."""
+        return self._guarded(self.tree)
+
+    def relation(self) -> Any:
+        """The statement; a relation at its top keeps both sides as they were typed."""
+        top = self.tree
+        if isinstance(top, ast.Compare) and len(top.ops) == 1 and type(top.ops[0]) in _SIGNS:
+            left, right = self._guarded(top.left), self._guarded(top.comparators[0])
+            return self._try(top, _SIGNS[type(top.ops[0])], left, right, evaluate=False)
+        return self._guarded(top)
+
+    def _wrong(self, e: ast.AST, reason: str) -> TypedError:
+        return TypedError(self.field, self.line, self.column(getattr(e, "col_offset", 0)), reason)
+
+    def _try(self, e: ast.AST, function: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except TypedError:
+            raise
+        except RecursionError as error:
+            raise self._wrong(e, "this is too deep") from error
+        except Exception as error:  # whatever SymPy's constructors refuse is the reader's to mend
+            raise self._wrong(e, f"SymPy refuses {ast.unparse(e)[:60]}: {error}") from error
+
+    def _guarded(self, e: ast.AST) -> Any:
+        return self._try(e, self._node, e)
+
+    def _node(self, e: Any) -> Any:
+        if isinstance(e, ast.Constant):
+            return self._constant(e)
+        if isinstance(e, ast.Name):
+            return self._name(e)
+        if isinstance(e, (ast.Tuple, ast.List)):
+            return [self._guarded(item) for item in e.elts] if isinstance(e, ast.List) else self._tuple(e)
+        if isinstance(e, ast.UnaryOp):
+            return self._signed(e)
+        if isinstance(e, ast.BinOp):
+            return self._arithmetic(e)
+        if isinstance(e, ast.Compare):
+            sides = [self._guarded(side) for side in (e.left, *e.comparators)]
+            if any(type(sign) not in _SIGNS for sign in e.ops):
+                raise self._wrong(e, "only =, !=, <, <=, > and >= compare")
+            return sp.And(*(_SIGNS[type(sign)](a, b) for sign, a, b in zip(e.ops, sides, sides[1:])))
+        if isinstance(e, ast.BoolOp):
+            return (sp.And if isinstance(e.op, ast.And) else sp.Or)(*map(self._guarded, e.values))
+        if isinstance(e, ast.Subscript):
+            return self._guarded(e.value)[self._guarded(e.slice)]
+        if isinstance(e, ast.Attribute):
+            return self._attribute(e)
+        if isinstance(e, ast.Call):
+            return self._call(e)
+        raise self._wrong(e, f"{ast.unparse(e)[:40]} is no part of a statement")
+
+    def _tuple(self, e: ast.Tuple) -> tuple[Any, ...]:
+        return tuple(self._guarded(item) for item in e.elts)
+
+    def _constant(self, e: ast.Constant) -> Any:
+        if isinstance(e.value, bool):
+            return sp.true if e.value else sp.false
+        if isinstance(e.value, int):
+            return sp.Integer(e.value)
+        if isinstance(e.value, float):
+            return sp.Float(ast.get_source_segment(self.source, e) or repr(e.value))
+        if isinstance(e.value, str) and e.value in ("+", "-", "+-"):  # the side that a limit comes from
+            return e.value
+        raise self._wrong(e, f"{e.value!r} is no number")
+
+    def _name(self, e: ast.Name) -> Any:
+        if e.id in self.names:
+            return self.names[e.id]
+        value = _sympys().get(e.id)
+        if value is None:
+            raise self._wrong(e, f"{e.id} is not declared; add it to the symbols, such as {e.id}: real")
+        return value
+
+    def _signed(self, e: ast.UnaryOp) -> Any:
+        value = self._guarded(e.operand)
+        if isinstance(e.op, (ast.Not, ast.Invert)):
+            return sp.Not(value)
+        return -value if isinstance(e.op, ast.USub) else value
+
+    def _arithmetic(self, e: ast.BinOp) -> Any:
+        left, right = self._guarded(e.left), self._guarded(e.right)
+        kind = type(e.op)
+        if any(isinstance(side, sp.MatrixExpr) for side in (left, right)) and kind in (ast.Add, ast.Sub, ast.Mult):
+            return self._of_matrices(kind, left, right)
+        if kind is ast.Add:
+            return left + right
+        if kind is ast.Sub:
+            return left - right
+        if kind in (ast.Mult, ast.MatMult):
+            return left * right
+        if kind is ast.Div:
+            return left / right
+        if kind is ast.Mod:
+            return sp.Mod(left, right)
+        if kind is ast.Pow:
+            return left**right
+        if kind in (ast.BitAnd, ast.BitOr):
+            return (sp.And if kind is ast.BitAnd else sp.Or)(left, right)
+        if kind is ast.RShift:
+            return sp.Implies(left, right)
+        raise self._wrong(e, "there are + - * / ** % & | and >> (implies)")
+
+    @staticmethod
+    def _of_matrices(kind: type, left: Any, right: Any) -> Any:
+        """Products and sums as they stand, where `*` and `+` would cancel; SymPy's order among the terms of a sum."""
+        if kind is ast.Mult:
+            factors = [f for side in (left, right) for f in (side.args if isinstance(side, sp.MatMul) else (side,))]
+            return sp.MatMul(*factors)
+        terms = [*(left.args if isinstance(left, sp.MatAdd) else (left,))]
+        other = -right if kind is ast.Sub else right
+        terms += other.args if isinstance(other, sp.MatAdd) else (other,)
+        return sp.MatAdd(*sorted(terms, key=sp.default_sort_key))
+
+    def _attribute(self, e: ast.Attribute) -> Any:
+        if isinstance(e.value, ast.Name) and e.value.id == "Q" and "Q" not in self.names:
+            if not e.attr.startswith("_") and isinstance(getattr(sp.Q, e.attr, None), sp.Basic):
+                return getattr(sp.Q, e.attr)
+            raise self._wrong(e, f"Q.{e.attr} is no predicate")
+        if e.attr in ("T", "I"):
+            value = self._guarded(e.value)
+            if getattr(value, "is_Matrix", False):
+                lazy = sp.Transpose if e.attr == "T" else sp.Inverse
+                return lazy(value) if isinstance(value, sp.MatrixExpr) else lazy(value).doit()
+        raise self._wrong(e, f".{e.attr} is no part of a statement; matrices have .T")
+
+    def _call(self, e: ast.Call) -> Any:
+        head = self._guarded(e.func)
+        arguments = [self._guarded(argument) for argument in e.args]
+        if any(word.arg != "dir" for word in e.keywords):
+            raise self._wrong(e, "only a limit has an option, dir")
+        options = {word.arg: self._guarded(word.value) for word in e.keywords}
+        if isinstance(head, sp.Basic) and not isinstance(head, sp.assumptions.assume.Predicate | sp.Lambda):
+            raise self._wrong(e, f"{ast.unparse(e.func)[:40]} is no function; write a product with *")
+        if head in (sp.Eq, sp.Ne, sp.Lt, sp.Le, sp.Gt, sp.Ge):
+            options["evaluate"] = False
+        return head(*arguments, **options)
+
+
+@functools.cache
+def _sympys() -> dict[str, Any]:
+    """SymPy's kinds of expression and constants, ours, and a few names that people type."""
+    found = {}
+    for name in dir(sp):
+        value = getattr(sp, name)
+        is_kind = isinstance(value, type) and issubclass(value, (sp.Expr, sp.logic.boolalg.Boolean, sp.MatrixExpr))
+        if (is_kind or isinstance(value, sp.Expr)) and not name.startswith("_"):
+            found[name] = value
+    for hidden in ("Symbol", "Dummy", "Wild", "Function", "IndexedBase", "MatrixSymbol", "Float", "Poly"):
+        found.pop(hidden, None)
+    found |= {"Lambda": sp.Lambda, "Piecewise": sp.Piecewise, "true": sp.true, "false": sp.false}
+    return found | _FUNCTIONS | _OWN
+
+
+def _python(text: str) -> tuple[str, list[int]]:
+    """The line as Python reads it, and where each of its characters stood: ^ for powers, one = for an equation."""
+    depth, out, origin = 0, [], []
+    for match in re.finditer(r"\blambda\b|[<>!=]=|.", text):
+        piece = match[0]
+        depth += (piece in "([{") - (piece in ")]}")
+        piece = "==" if piece == "=" and not depth else _PYTHONS.get(piece, piece)
+        out.append(piece)
+        origin += [match.start()] * len(piece)
+    return "".join(out), [*origin, len(text)]
