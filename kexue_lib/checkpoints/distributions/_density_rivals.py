@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MonotoneNetwork", "TrainedMixture", "expectation_maximisation", "kernels"]
+__all__ = ["GaussianBins", "MonotoneNetwork", "TrainedMixture", "expectation_maximisation", "kernels", "train"]
 
 WIDTHS = (0.003, 0.006, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+
+
+def train(
+    parameters: list[Tensor], loss: Callable[[Tensor], Tensor], rate: Tensor, pick: Callable[[], Tensor], steps: int
+) -> None:
+    """Train independent models, the rows of each parameter, by Adam; the rates fall to 0 as a cosine.
+
+    Args:
+        parameters: tensors (B, …), changed in place.
+        loss: of a batch, for each model (B,).
+        rate: for each model (B,), at the start.
+        pick: draws a batch.
+        steps: number of steps. Infinite gradients count as 0.
+    """
+    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    for step in range(1, steps + 1):
+        grads = torch.autograd.grad(loss(pick()).sum(), parameters)
+        fall = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+        with torch.no_grad():
+            for p, g, m, v in zip(parameters, grads, first, second, strict=True):
+                g = g.nan_to_num(0.0, 0.0, 0.0)
+                m.lerp_(g, 0.1)
+                v.lerp_(g.square(), 0.001)
+                change = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+                p.sub_(fall * rate.reshape(-1, *[1] * (p.dim() - 1)) * change)
 
 
 class TrainedMixture(nn.Module):
@@ -39,6 +65,25 @@ class TrainedMixture(nn.Module):
         u = (y[:, None] - self.loc[..., None]) * (-self.log_scale)[..., None].exp()
         level = F.log_softmax(self.logits, -1) - self.log_scale - 0.5 * math.log(2 * math.pi)
         return (level[..., None] - 0.5 * u.square()).logsumexp(1)
+
+
+class GaussianBins(nn.Module):
+    """k Gaussians for each row of integers (R, M), as bins of width 1; means from −1 to 1 standard deviations."""
+
+    def __init__(self, k: int, rows: Tensor):
+        super().__init__()
+        mean, std = rows.mean(-1)[:, None, None], rows.std(-1).clamp(min=0.3)[:, None, None]
+        at = torch.linspace(-1, 1, k) if k > 1 else torch.zeros(1)
+        self.logits = nn.Parameter(torch.zeros(len(rows), 1, k))
+        self.loc = nn.Parameter(mean + std * at)
+        self.log_scale = nn.Parameter(std.log().repeat(1, 1, k))
+
+    def bin_log_prob(self, y: Tensor) -> Tensor:
+        """Log probability of [y ± ½] (R, M), at least 1e-9."""
+        u = (y[..., None] - self.loc).abs()  # this side keeps digits
+        near, far = ((u + e) / self.log_scale.exp() for e in (-0.5, 0.5))
+        share = torch.erfc(near / 2**0.5) - torch.erfc(far / 2**0.5)
+        return (0.5 * (self.logits.softmax(-1) * share).sum(-1)).clamp(min=1e-9).log()
 
 
 class MonotoneNetwork(nn.Module):

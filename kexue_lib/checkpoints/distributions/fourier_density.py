@@ -1,6 +1,6 @@
-"""Fourier densities against mixtures, a monotone network and kernels; penalties; σ; a density predicted by a network.
+"""Fourier densities against mixtures, a monotone network and kernels; penalties; σ; bins; a density by a network.
 
-Run by ``python -m kexue_lib.checkpoints.distributions.fourier_density`` with one thread, about eight minutes. Every
+Run by ``python -m kexue_lib.checkpoints.distributions.fourier_density`` with one thread, about twenty minutes. Every
 seed draws its own training, validation and test samples, shared by all models. Each model has its best rate (bandwidth,
 strength), chosen on the validation samples, and is scored on the test samples. The losses are in nats, less the loss of
 the true density on the same samples.
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kexue_lib.checkpoints import rounded, save
@@ -22,7 +22,9 @@ from kexue_lib.checkpoints.distributions._density_rivals import (
     TrainedMixture,
     expectation_maximisation,
     kernels,
+    train,
 )
+from kexue_lib.checkpoints.distributions._density_tasks import conditional, pricing
 from kexue_lib.distributions import fourier_density as fd
 
 __all__ = ["LINE", "NARROW", "RATES", "SEEDS", "STRENGTHS", "blocks_log_prob", "draw_peaks", "main", "peaks_log_prob"]
@@ -30,6 +32,7 @@ __all__ = ["LINE", "NARROW", "RATES", "SEEDS", "STRENGTHS", "blocks_log_prob", "
 SEEDS, STEPS, BATCH = 8, 800, 1000
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STRENGTHS = tuple(10 ** (-7 + j / 2) for j in range(17))
+PENALISED = ("article", "article, ‖a‖ = 1", "density", "density, ‖a‖ = 1")
 LINE = (-6.0, 6.0, 601)
 PEAKS = torch.arange(-4.0, 5.0)
 WEIGHTS = torch.tensor(np.random.default_rng(0).dirichlet([5] * 9)).float()
@@ -87,31 +90,6 @@ def draw_blocks(count: int, g: torch.Generator) -> Tensor:
     return torch.stack(parts, 1).gather(1, which[:, None])[:, 0].reshape(SEEDS, count)
 
 
-def train(
-    parameters: list[Tensor], loss: Callable[[Tensor], Tensor], rate: Tensor, pick: Callable[[], Tensor], steps: int
-) -> None:
-    """Train independent models, the rows of each parameter, by Adam; the rates fall to 0 as a cosine.
-
-    Args:
-        parameters: tensors (B, …), changed in place.
-        loss: of a batch, for each model (B,).
-        rate: for each model (B,), at the start.
-        pick: draws a batch.
-        steps: number of steps. Infinite gradients count as 0.
-    """
-    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
-    for step in range(1, steps + 1):
-        grads = torch.autograd.grad(loss(pick()).sum(), parameters)
-        fall = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
-        with torch.no_grad():
-            for p, g, m, v in zip(parameters, grads, first, second, strict=True):
-                g = g.nan_to_num(0.0, 0.0, 0.0)
-                m.lerp_(g, 0.1)
-                v.lerp_(g.square(), 0.001)
-                change = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
-                p.sub_(fall * rate.reshape(-1, *[1] * (p.dim() - 1)) * change)
-
-
 def _rows(data: Tensor, copies: int) -> Tensor:
     """Each row of data (SEEDS, M) copies times: (SEEDS · copies, M)."""
     return data.repeat_interleave(copies, 0)
@@ -157,19 +135,26 @@ def _fourier_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
     return {"near": near, "closest": [float(v.min()) for v in off], "least": least, **place}
 
 
+def _closed_facts(model: fd.FourierDensity, chosen: Tensor) -> dict:
+    """The same, and the heights (SEEDS, 9) at the nine peaks."""
+    with torch.no_grad():
+        heights = model.log_prob(PEAKS.expand(len(model.coef), -1))[chosen].exp()
+    return {**_fourier_facts(model, chosen), "heights": heights}
+
+
 def _compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: dict[int, tuple]) -> dict:
     """All families on one target: sizes maps N to (components, layers of the network)."""
     nothing = lambda model, chosen: {}
     found = {}
     for frequencies, rivals in sizes.items():
-        closed = lambda y, n=frequencies: fd.FourierDensity.from_samples(y, n)
-        found[f"Fourier, N = {frequencies}"] = _at_best_rate(closed, sets, _fourier_facts)
+        closed = partial(_closed_form, n=frequencies)
+        found[f"Fourier, N = {frequencies}"] = _at_best_rate(closed, sets, _closed_facts)
         start = _score(closed(sets["train"]), sets["test"], 1)[:, 0]
         found[f"Fourier start, N = {frequencies}"] = {"test": start}
         if not rivals:
             continue
         components, layers = rivals
-        random = lambda y, n=frequencies: _random_start(y, n)
+        random = partial(_random_start, n=frequencies)
         found[f"Fourier, random start, N = {frequencies}"] = _at_best_rate(random, sets, _fourier_facts)
         for start in ("spread", "near the mean"):
             make = lambda y, k=components, s=start: TrainedMixture(k, y, s, len(RATES))
@@ -179,16 +164,35 @@ def _compare(sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor], sizes: 
             found[f"monotone network {layers}, {steps} steps"] = _at_best_rate(make, sets, nothing, steps)
         found[f"mixture of {components}, EM"] = expectation_maximisation(sets, components)
     found["kernels"] = kernels(sets)
+    return _less_truth(found, sets, truth)
+
+
+def _less_truth(found: dict, sets: dict[str, Tensor], truth: Callable[[Tensor], Tensor]) -> dict:
     floor = -truth(sets["test"]).mean(-1)
     for result in found.values():
         result["test"] = torch.as_tensor(result["test"]) - floor
     return rounded(found, 4)
 
 
-def _random_start(y: Tensor, n: int) -> fd.FourierDensity:
-    """a_0 = 1 and small random numbers; loc and scale as in the closed form. Rates of one seed share the start."""
+def _other_starts(sets: dict[str, Tensor]) -> dict:
+    """The nine peaks once more: σ from 2 standard deviations, and from loc = 0, scale = 1."""
+    found = {}
+    for n in (40, 80):
+        closed = partial(_closed_form, n=n, factor=2.0)
+        found[f"Fourier from 2 sd, N = {n}"] = _at_best_rate(closed, sets, _closed_facts)
+    random = partial(_random_start, n=40, place="default")
+    found["Fourier, loc = 0, scale = 1, N = 40"] = _at_best_rate(random, sets, _fourier_facts)
+    return _less_truth(found, sets, peaks_log_prob)
+
+
+def _closed_form(y: Tensor, n: int, factor: float = 1.5) -> fd.FourierDensity:
+    return fd.FourierDensity.from_samples(y, n, scale_factor=factor)
+
+
+def _random_start(y: Tensor, n: int, place: str = "data") -> fd.FourierDensity:
+    """a_0 = 1 and small random numbers; rates of one seed share them. loc, scale as in the closed form, or 0 and 1."""
     like = fd.FourierDensity(n, (SEEDS,), generator=torch.Generator().manual_seed(1))
-    model = fd.FourierDensity(n, (len(y),), y.mean(-1), 1.5 * y.std(-1))
+    model = fd.FourierDensity(n, (len(y),), *((y.mean(-1), 1.5 * y.std(-1)) if place == "data" else ()))
     with torch.no_grad():
         model.coef.copy_(like.coef.repeat_interleave(len(y) // SEEDS, 0))
     return model
@@ -214,13 +218,14 @@ def _widths(sets: dict[str, Tensor], factors: tuple[float, ...] = (0.75, 1, 1.5,
 
 
 def _penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
-    """200 samples, N = 30, the strength chosen for each seed on validation samples.
+    """200 samples, N = 30, the strength chosen for each seed on validation samples, and one for all ("common").
 
-    "article": Σ 2π²n²|c_n|²; "unit norm": the same, ‖a‖ = 1 restored after every step; "density": divided by 4c_0²;
-    "none": strength 0; "none, small a": the same from a fifth of the coefficients. "start": the closed form, untrained.
+    "article": Σ 2π²n²|c_n|²; "density": divided by 4c_0²; "none": strength 0. With a number: ‖a‖ is set to it after
+    every step; strengths of "density, ‖a‖ = 1" count four times, as at that norm the two penalties are then one.
+    "start": the closed form, untrained.
     """
-    arms = [("none", 0.0), ("none, small a", 0.0)]
-    arms += [(name, s) for name in ("article", "unit norm", "density") for s in STRENGTHS]
+    arms = [("none", 0.0), ("none, ‖a‖ = 0.1", 0.0)]
+    arms += [(name, s) for name in PENALISED for s in STRENGTHS]
     copies, gamma = len(arms), torch.tensor([s for _, s in arms]).repeat(SEEDS)
     kind = {name: torch.tensor([n == name for n, _ in arms]).repeat(SEEDS) for name, _ in arms}
     model = fd.FourierDensity(30, (SEEDS * copies,), learn_affine=False)
@@ -229,10 +234,15 @@ def _penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
         model.loc.copy_(_rows(few, copies).mean(-1))
         model.raw_scale.copy_((1.5 * _rows(few, copies).std(-1)).expm1().log())
         model.coef[:, 1:] = start.repeat_interleave(copies, 0)
-        model.coef[kind["none, small a"]] *= 0.2
+    held = torch.full((SEEDS * copies, 1, 1), math.nan)  # NaN: the norm is free
+    for name in kind:
+        if "=" in name:
+            held[kind[name]] = float(name.split("=")[1])
+    of_density = kind["density"] | kind["density, ‖a‖ = 1"]
+    gamma = torch.where(kind["density, ‖a‖ = 1"], 4 * gamma, gamma)
 
     def loss(y: Tensor) -> Tensor:
-        penalty = torch.where(kind["density"], model.smoothness_penalty(), model.smoothness_penalty(False))
+        penalty = torch.where(of_density, model.smoothness_penalty(), model.smoothness_penalty(False))
         return gamma * penalty - model.log_prob(y).clamp(min=-60).mean(-1)
 
     data, results = _rows(few, copies), {}
@@ -246,7 +256,7 @@ def _penalties(few: Tensor, valid: Tensor, test: Tensor) -> dict:
             second.lerp_(g.square(), 0.001)
             model.coef.sub_(0.02 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
             norm = model.coef.square().sum((1, 2), keepdim=True).sqrt()
-            model.coef.copy_(torch.where(kind["unit norm"][:, None, None], model.coef / norm, model.coef))
+            model.coef.copy_(torch.where(held.isnan(), model.coef, model.coef * held / norm))
         if step in (150, 600, 2400):
             results[str(step)] = _penalty_table(model, arms, valid, test, floor)
     return rounded(results, 4)
@@ -260,57 +270,20 @@ def _penalty_table(model: fd.FourierDensity, arms: list, valid: Tensor, test: Te
             v.reshape(SEEDS, copies) for v in (model.smoothness_penalty(), model.coef.square().sum((1, 2)).sqrt())
         )
     table = {}
-    for name in ("none", "none, small a", "article", "unit norm", "density"):
+    for name in dict.fromkeys(n for n, _ in arms):
         own = torch.tensor([j for j, (n, _) in enumerate(arms) if n == name])
         best = own[held[:, own].argmin(1)]
         take = lambda v, best=best: v[torch.arange(SEEDS), best]
         table[name] = {"test": take(fresh), "rough": take(rough), "norm": take(norm), "path": fresh[:, own].mean(0)}
+        common = own[held[:, own].mean(0).argmin()]
+        table[name] |= {
+            "common": fresh[:, common],
+            "common rough": rough[:, common],
+            "common strength": arms[common][1],
+        }
         table[name]["strength"] = [arms[j][1] for j in best.tolist()]
         table[name]["end"] = sum(j in (own[0], own[-1]) for j in best) if len(own) > 1 else 0
     return table
-
-
-def _conditional() -> dict:
-    """p(x_2 | x_1) of two moons: a network that predicts Fourier coefficients (26) or a mixture of 9 (27)."""
-    from sklearn.datasets import make_moons
-
-    from kexue_lib.mlp import mlp
-
-    found = {}
-    for seed in range(SEEDS):
-        y = torch.from_numpy(make_moons(5000, noise=0.08, random_state=seed)[0]).float()
-        y = (y - y.mean(0)) / (1.15 * (y - y.mean(0)).abs().amax(0))
-        train_, valid, test = y[:2000], y[2000:3000], y[3000:]
-        for name, outputs in (("Fourier", 26), ("mixture", 27)):
-            scores = [
-                _conditional_run(mlp, outputs, seed, r, train_, (valid, test)) for r in (0.002, 0.005, 0.01, 0.02)
-            ]
-            best = min(scores)
-            found.setdefault(name, []).append(best[1])
-    return rounded(found, 4)
-
-
-def _conditional_run(mlp: Callable, outputs: int, seed: int, rate: float, data: Tensor, others: tuple) -> tuple:
-    g = torch.Generator().manual_seed(seed)
-    net = mlp([1, 64, 64, outputs], activation=torch.nn.SiLU, generator=g)
-
-    def log_prob(y: Tensor) -> Tensor:
-        out = net(y[:, :1])
-        if outputs == 26:
-            return fd.periodic_log_prob(torch.view_as_complex(out.unflatten(-1, (13, 2))), y[:, 1:])[:, 0]
-        logits, loc, log_scale = out.unflatten(-1, (3, 9)).unbind(1)
-        each = -0.5 * ((y[:, 1:] - loc) / log_scale.exp()).square() - log_scale - 0.5 * math.log(2 * math.pi)
-        return (F.log_softmax(logits, -1) + each).logsumexp(-1)
-
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    for _ in range(400):
-        optimizer.zero_grad()
-        (-log_prob(data[torch.randint(len(data), (256,), generator=g)]).mean()).backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        return tuple(-log_prob(v).clamp(min=-60).mean().item() for v in others)
 
 
 def main() -> None:
@@ -323,13 +296,16 @@ def main() -> None:
     peaks = {name: draw_peaks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
     pieces = {name: draw_blocks(size, g) for name, size in (("train", 4000), ("valid", 4000), ("test", 10000))}
     both = {20: (14, (3, 3, 3)), 40: (28, (5, 5, 4))}
-    content = {"peaks": _compare(peaks, peaks_log_prob, {10: (), **both, 80: ()})}
+    content = {"peaks": _compare(peaks, peaks_log_prob, {10: (), **both, 80: ()}) | _other_starts(peaks)}
+    content["sd"] = rounded(peaks["train"].std(-1))
     content["blocks"] = _compare(pieces, blocks_log_prob, {40: both[40]})
     for result in content["blocks"].values():
         result.pop("curve", None)
+        result.pop("heights", None)
     content["sigma"] = _widths(peaks)
     content["penalty"] = _penalties(draw_peaks(200, g), peaks["valid"], peaks["test"])
-    content["conditional"] = _conditional()
+    content["pricing"] = pricing()
+    content["conditional"] = conditional(SEEDS)
     save(
         "distributions/fourier_density",
         content,

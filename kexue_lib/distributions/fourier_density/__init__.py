@@ -254,16 +254,19 @@ class FourierDensity(nn.Module):
         num_frequencies: int,
         learn_affine: bool = True,
         support: Literal["real", "periodic"] = "real",
+        scale_factor: float = 1.5,
     ) -> FourierDensity:
         """A density close to the samples y (..., M) without training, one for each row.
 
-        loc = mean, scale = 1.5 standard deviations; a is the spectral factor of the empirical Fourier coefficients
-        times Fejér's weights 1 − n/(N + 1), a kernel estimate that is itself a non-negative trigonometric polynomial.
+        loc = mean, scale = scale_factor standard deviations (2 fits better where the outer peaks are narrow); a is the
+        spectral factor of the empirical Fourier coefficients times Fejér's weights 1 − n/(N + 1), a kernel estimate
+        that is itself a non-negative trigonometric polynomial.
         """
         check_integer("num_frequencies", num_frequencies, 0)
+        check_number("scale_factor", scale_factor, above=0)
         _check_points(y, "y")
         y = y.detach().to(torch.promote_types(y.dtype, torch.float32))
-        loc, scale = (y.mean(-1), 1.5 * y.std(-1, correction=0)) if support == "real" else (0.0, 1.0)
+        loc, scale = (y.mean(-1), scale_factor * y.std(-1, correction=0)) if support == "real" else (0.0, 1.0)
         model = cls(num_frequencies, tuple(y.shape[:-1]), loc, scale, learn_affine, support, None, y.device, y.dtype)
         x = y.double()
         if support == "real":

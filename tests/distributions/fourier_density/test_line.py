@@ -138,6 +138,11 @@ def test_start_from_samples_is_close_without_training():
     batch = FourierDensity.from_samples(y.reshape(2, -1), 8)
     assert batch.batch_shape == (2,)
     assert batch.log_prob(y.reshape(2, -1)).isfinite().all()
+    wide = FourierDensity.from_samples(y, 20, scale_factor=2.0)
+    torch.testing.assert_close(wide.scale / model.scale, torch.tensor(4 / 3, dtype=torch.float64))
+    assert wide.log_prob(y).mean().item() > single + 0.1
+    with pytest.raises(ValueError, match="scale_factor"):
+        FourierDensity.from_samples(y, 20, scale_factor=0.0)
     circle = FourierDensity.from_samples(uniform(500) - 1, 6, support="periodic")
     assert circle.cdf(torch.zeros(1, dtype=torch.float64)).item() > 0.85
 

@@ -4,7 +4,9 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from kexue_lib.checkpoints.distributions import _density_rivals as rivals
+from kexue_lib.checkpoints.distributions import _density_tasks as tasks
 from kexue_lib.checkpoints.distributions import fourier_density as runs
+from kexue_lib.mlp import mlp
 
 LINE = torch.linspace(-12, 12, 48001)
 STEP = 24 / 48000
@@ -54,7 +56,7 @@ def test_the_optimiser_is_adam_with_a_rate_for_each_row():
     start = torch.randn(2, 3, generator=torch.Generator().manual_seed(3))
     ours = start.clone().requires_grad_()
     target = torch.tensor([1.0, -2.0, 0.5])
-    runs.train([ours], lambda y: (ours - y).square().sum(-1), torch.tensor([0.1, 0.01]), lambda: target, 20)
+    rivals.train([ours], lambda y: (ours - y).square().sum(-1), torch.tensor([0.1, 0.01]), lambda: target, 20)
     for row, rate in enumerate((0.1, 0.01)):
         theirs = start[row].clone().requires_grad_()
         optimizer = torch.optim.Adam([theirs], lr=rate)
@@ -65,3 +67,42 @@ def test_the_optimiser_is_adam_with_a_rate_for_each_row():
             optimizer.step()
             schedule.step()
         torch.testing.assert_close(ours[row], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bins_of_the_mixture_are_differences_of_its_distribution_function():
+    rows = torch.randint(0, 17, (2, 300), generator=torch.Generator().manual_seed(4)).float()
+    codec = rivals.GaussianBins(3, rows)
+    y = torch.arange(-40.0, 60.0)
+    parts = Normal(codec.loc.double(), codec.log_scale.double().exp())
+    share = parts.cdf(y[:, None] + 0.5) - parts.cdf(y[:, None] - 0.5)
+    mass = codec.bin_log_prob(y.expand(2, -1)).exp()
+    torch.testing.assert_close(mass, share.mean(-1).float(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(mass.sum(-1), torch.ones(2), rtol=1e-5, atol=0)
+
+
+def test_the_table_of_frequencies_is_a_smoothed_count():
+    rows = torch.tensor([[0.0, 0, 0, 2]])
+    counts = torch.tensor([0.5, 3.5, 0.5, 1.5, 0.5])  # of −1, 0, 1, 2, 3
+    at = torch.tensor([[0.0, 7.0]])  # beyond the largest: counts as 3
+    expected = -(counts / counts.sum())[torch.tensor([1, 4])].log2()
+    torch.testing.assert_close(tasks._tabulated(rows, at), expected)
+
+
+def test_the_stacked_networks_are_those_of_mlp():
+    parameters = tasks._networks((1, 4, 4, 3), 4, 2)
+    x = torch.linspace(-1, 1, 5)[:, None]
+    out = tasks._forward(parameters, x.expand(8, -1, -1))
+    net = mlp((1, 4, 4, 3), activation=torch.nn.SiLU, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(out[6], net(x))
+    torch.testing.assert_close(out[7], net(x))
+
+
+def test_both_heads_are_densities_of_the_second_coordinate():
+    g = torch.Generator().manual_seed(5)
+    y = torch.linspace(-1, 1, 20001)[None]
+    total = tasks._fourier_head(torch.randn(26, generator=g).expand(1, 20001, -1), y).exp()[0, 1:].mean() * 2
+    torch.testing.assert_close(total, torch.tensor(1.0), rtol=1e-4, atol=0)
+    out = torch.randn(27, generator=g)
+    mixture = MixtureSameFamily(Categorical(logits=out[:9]), Normal(out[9:18], out[18:].exp()))
+    found = tasks._mixture_head(out.expand(1, 20001, -1), y)
+    torch.testing.assert_close(found[0], mixture.log_prob(y[0]))
