@@ -26,7 +26,7 @@ from kexue_lib.attention.nbce._generation import (
     nbce_batch,
     parallel_context_windows,
 )
-from kexue_lib.attention.nbce._merge import NBCEOutput, Pooling, entropy_of, nbce_logits
+from kexue_lib.attention.nbce._merge import NBCEOutput, Pooling, divergence, entropy_of, nbce_logits
 
 __all__ = [
     "CausalLM",
@@ -35,6 +35,7 @@ __all__ = [
     "NBCETrace",
     "Pooling",
     "core_adapter",
+    "divergence",
     "entropy_of",
     "generate_nbce",
     "hf_adapter",
@@ -64,6 +65,7 @@ class NBCELogitsProcessor:
 
     Attributes:
         indices: chosen contexts ``(groups,)`` of each step.
+        divergence: :func:`divergence` of the contexts at the first step ``(groups, n_contexts)``; None before it.
 
     Raises:
         TypeError: ``n_contexts`` is no integer.
@@ -97,11 +99,12 @@ class NBCELogitsProcessor:
         check_integer("n_contexts", n_contexts, 1)
         self.n_contexts, self.do_sample, self.temperature = n_contexts, do_sample, temperature
         self.generator, self.nbce_options = generator, nbce_options
-        self.indices: list[Tensor] = []
+        self.reset()
 
     def reset(self) -> None:
         """Forget the steps so far; call it before another ``generate``."""
-        self.indices = []
+        self.indices: list[Tensor] = []
+        self.divergence: Tensor | None = None
 
     def __call__(self, input_ids: Int[Tensor, "rows L"], scores: Float[Tensor, "rows V"]) -> Float[Tensor, "rows V"]:
         """Return the merged scores, the same for all rows of a group.
@@ -119,6 +122,8 @@ class NBCELogitsProcessor:
             raise ValueError(
                 f"scores: got {len(groups)} groups, expected {len(previous)} as before; call reset() first"
             )
+        if previous is None:
+            self.divergence = divergence(groups[:, 1:], groups[:, 0])
         out = nbce_logits(groups[:, 1:], groups[:, 0], previous=previous, **self.nbce_options)
         self.indices.append(out.index)
         merged = out.logits

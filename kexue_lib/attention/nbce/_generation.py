@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kexue_lib._arguments import check_dtype, check_integer, check_shape
 from kexue_lib.attention.core import Cache, DecoderLM, sample
-from kexue_lib.attention.nbce._merge import nbce_logits
+from kexue_lib.attention.nbce._merge import divergence, nbce_logits
 
 Template = Callable[[Tensor, Tensor], Tensor]
 SHOWN = 5  # tokens of the merged distribution in a trace
@@ -42,13 +42,14 @@ class NBCETrace(NamedTuple):
     """What happened at each of T steps.
 
     ``index`` ``(T,)``, the chosen context; ``entropy`` ``(T, n)`` in nats; ``top_tokens`` ``(T, 5)``, the best merged
-    tokens, and ``top_logits`` ``(T, 5)``, their merged logits.
+    tokens, and ``top_logits`` ``(T, 5)``, their merged logits; ``divergence`` ``(T, n)`` from the prior, in nats.
     """
 
     index: Int64[Tensor, " steps"]
     entropy: Float[Tensor, "steps n"]
     top_tokens: Int64[Tensor, "steps shown"]
     top_logits: Float[Tensor, "steps shown"]
+    divergence: Float[Tensor, "steps n"]
 
 
 def nbce_batch(
@@ -165,7 +166,8 @@ def generate_nbce(
         tokens.append(token)
         if return_trace:
             top = out.logits.topk(min(SHOWN, out.logits.shape[-1]))
-            steps.append((out.index, out.entropy, top.indices, top.values))
+            changed = divergence(logits[1:], logits[0])
+            steps.append((out.index, out.entropy, top.indices, top.values, changed))
         if step + 1 == max_new_tokens or (eos is not None and token.item() == eos):
             break
         logits, state = rows.step(token.expand(len(ids)), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -13,7 +14,7 @@ from kexue_lib._tracing import is_traced
 from kexue_lib.attention.core import truncate_log_probs
 from kexue_lib.distributions.sparsity import renyi_entropy
 
-Pooling = Literal["mean", "max", "min_entropy", "mixture"]
+Pooling = Literal["mean", "max", "min_entropy", "mixture", "most_changed"]
 FLOOR = -100.0  # what the mean counts for a token that truncation cut from one row but not from all
 
 
@@ -39,6 +40,39 @@ def entropy_of(log_probs: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batc
     tensor(0.6931)
     """
     return renyi_entropy(log_probs, 1.0, log_input=True)
+
+
+def divergence(
+    context_logits: Float[Tensor, "*batch n vocab"], prior_logits: Float[Tensor, "*batch vocab"]
+) -> Float[Tensor, "*batch n"]:
+    r"""How much each context changes the prediction: the Jensen–Shannon divergence from the prior, in nats.
+
+    .. math:: H\Big(\frac{p_k+p_0}2\Big)-\frac{H(p_k)+H(p_0)}2
+
+    Args:
+        context_logits: raw logits with each context, ``(..., n, V)``; all tokens count, nothing is truncated.
+        prior_logits: raw logits without any context, ``(..., V)``.
+
+    Returns:
+        ``(..., n)`` from 0 to log 2, in float32 or better.
+
+    Raises:
+        TypeError: integer logits.
+        ValueError: no contexts, or different vocabularies.
+
+    Source: J. Lin, Divergence measures based on the Shannon entropy, 1991.
+
+    >>> divergence(torch.tensor([[2.0, 0.0], [0.0, 99.0]]), torch.tensor([2.0, 0.0]))
+    tensor([0.0000, 0.5034])
+    """
+    _check_logits(context_logits, prior_logits)
+    dtype = torch.promote_types(context_logits.dtype, torch.float32)
+    rows, prior = context_logits.to(dtype).log_softmax(-1), prior_logits.to(dtype).log_softmax(-1)
+    other = prior[..., None, :].expand_as(rows)
+    nowhere = ~(rows.isfinite() | other.isfinite())  # where logaddexp has no gradient
+    middle = torch.logaddexp(rows.masked_fill(nowhere, 0.0), other) - math.log(2)
+    own = (entropy_of(rows) + entropy_of(prior)[..., None]) / 2
+    return (entropy_of(middle.masked_fill(nowhere, -torch.inf)) - own).clamp(min=0)
 
 
 def nbce_logits(
@@ -68,11 +102,13 @@ def nbce_logits(
         beta: weight of the prior, at least −1; a tensor is broadcast to ``(...)`` and its values are not checked.
         pooling: :math:`\mathcal P`. ``"mean"`` of the log-probabilities (with β = n − 1 naive Bayes; a token cut from
             some rows counts −100 there, one cut from all rows −inf); ``"max"``; ``"min_entropy"``: the row that is
-            least uncertain, lowest index first; ``"mixture"``: log of the weighted mean of the probabilities.
+            least uncertain, lowest index first; ``"mixture"``: log of the weighted mean of the probabilities;
+            ``"most_changed"``: the row with the largest :func:`divergence`, lowest index first.
         top_p: nucleus of each row; None keeps all tokens.
         top_k: tokens of each row; None keeps all.
         renormalize: make the truncated rows sum to one again, which also changes their entropies.
-        eta: nats taken off the entropy of the context that ``previous`` names, at least 0 (``"min_entropy"``).
+        eta: nats taken off the entropy of the context that ``previous`` names (``"min_entropy"``), or added to its
+            divergence (``"most_changed"``, where 1.0 > log 2 keeps the first choice for good); at least 0.
         previous: index chosen at the step before, −1 for none; default none.
         context_mask: True where a context is present, broadcast to ``(..., n)``; absent ones count nowhere.
         weights: of the mixture, broadcast to ``(..., n)``, not negative; default equal.
@@ -82,10 +118,10 @@ def nbce_logits(
 
     Raises:
         TypeError: integer logits.
-        ValueError: no contexts, different vocabularies, unknown ``pooling``, ``beta`` < −1 or not 0 without a prior,
-            ``eta`` < 0, ``top_p`` outside (0, 1], ``top_k`` < 1, a row without a present context (checked where reading
-            the mask needs no waiting: on a CPU and outside ``torch.compile``; elsewhere its logits are NaN), or
-            ``weights`` without ``"mixture"``.
+        ValueError: no contexts, different vocabularies, unknown ``pooling``, ``beta`` < −1, ``beta`` not 0 or
+            ``"most_changed"`` without a prior, ``eta`` < 0, ``top_p`` outside (0, 1], ``top_k`` < 1, ``weights``
+            without ``"mixture"``, or a row without a present context (checked where reading the mask needs no waiting:
+            on a CPU and outside ``torch.compile``; elsewhere its logits are NaN).
 
     Cost: O(n V), and with ``top_p`` or ``top_k`` a truncation of n + 1 rows. Nothing is read back from an accelerator.
     Source: articles 9617 (the rule), 9632 (truncation, ``eta``).
@@ -108,8 +144,15 @@ def nbce_logits(
     if present is not None:
         entropy = entropy.masked_fill(~present, torch.inf)
     index = torch.full(rows.shape[:-2], -1, dtype=torch.int64, device=rows.device)
-    if pooling == "min_entropy":
-        index = _least_uncertain(entropy, eta, previous)
+    if pooling in ("min_entropy", "most_changed"):
+        if pooling == "min_entropy":
+            penalty = entropy
+        else:
+            whole = context_logits if present is None else context_logits.masked_fill(~present[..., None], 0.0)
+            penalty = -divergence(whole, prior_logits)
+            if present is not None:
+                penalty = penalty.masked_fill(~present, torch.inf)
+        index = _least(penalty, eta, previous)
         pooled = rows.gather(-2, index[..., None, None].expand(*index.shape, 1, rows.shape[-1])).squeeze(-2)
     else:
         pooled = _pooled(rows, present, pooling, weights)
@@ -123,11 +166,11 @@ def nbce_logits(
     return NBCEOutput(_against_prior(pooled, prior, beta), index, entropy)
 
 
-def _least_uncertain(entropy: Tensor, eta: float | int, previous: Tensor | None) -> Tensor:
+def _least(penalty: Tensor, eta: float | int, previous: Tensor | None) -> Tensor:
     if eta and previous is not None:
-        chosen = torch.arange(entropy.shape[-1], device=entropy.device) == previous[..., None]
-        entropy = torch.where(chosen, entropy - eta, entropy)
-    return entropy.argmin(-1)
+        chosen = torch.arange(penalty.shape[-1], device=penalty.device) == previous[..., None]
+        penalty = torch.where(chosen, penalty - eta, penalty)
+    return penalty.argmin(-1)
 
 
 def _pooled(rows: Tensor, present: Tensor | None, pooling: str, weights: Tensor | None) -> Tensor:
@@ -167,6 +210,18 @@ def _check(
     eta: float | int,
     weights: Tensor | None,
 ) -> None:
+    _check_logits(context_logits, prior_logits)
+    check_one_of("pooling", pooling, get_args(Pooling))
+    if not isinstance(beta, Tensor):
+        check_number("beta", beta, least=-1)
+    if prior_logits is None and (isinstance(beta, Tensor) or beta != 0 or pooling == "most_changed"):
+        raise ValueError("prior_logits: got None, expected a tensor unless beta is 0 and pooling not 'most_changed'")
+    check_number("eta", eta, least=0)
+    if weights is not None and pooling != "mixture":
+        raise ValueError(f"weights: got weights with pooling {pooling!r}, expected None: only the mixture has weights")
+
+
+def _check_logits(context_logits: Tensor, prior_logits: Tensor | None) -> None:
     for name, logits in (("context_logits", context_logits), ("prior_logits", prior_logits)):
         if logits is not None:
             check_dtype(name, logits, "floating")
@@ -174,14 +229,6 @@ def _check(
         raise ValueError(
             f"context_logits: got shape {tuple(context_logits.shape)}, expected (..., n, V) with n, V >= 1"
         )
-    check_one_of("pooling", pooling, get_args(Pooling))
-    if not isinstance(beta, Tensor):
-        check_number("beta", beta, least=-1)
-    if prior_logits is None and (isinstance(beta, Tensor) or beta != 0):
-        raise ValueError("prior_logits: got None, expected a tensor unless beta is 0")
     if prior_logits is not None:
         expected = (*context_logits.shape[:-2], context_logits.shape[-1])
         check_shape("prior_logits", prior_logits, expected, "as context_logits has")
-    check_number("eta", eta, least=0)
-    if weights is not None and pooling != "mixture":
-        raise ValueError(f"weights: got weights with pooling {pooling!r}, expected None: only the mixture has weights")

@@ -64,7 +64,7 @@ def test_default_is_the_reference_script(seed, eta, previous):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 3.0])
-@pytest.mark.parametrize("pooling", ["mean", "max", "min_entropy", "mixture"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "min_entropy", "mixture", "most_changed"])
 def test_one_context_is_context_aware_decoding(alpha, pooling):
     context, prior = logits(1, 9), logits(9, seed=1)
     out = nbce.nbce_logits(context, prior, beta=alpha, pooling=pooling, top_p=None).logits
@@ -98,10 +98,43 @@ def test_mixture_weights_follow_the_definition():
         nbce.nbce_logits(contexts, weights=weights, beta=0)
 
 
+def test_divergence_is_the_mean_of_two_relative_entropies():
+    contexts, prior = logits(2, 3, 8), logits(2, 8, seed=1)
+    p, q = contexts.softmax(-1), prior.softmax(-1)[:, None]
+    middle = (p + q) / 2
+    expected = ((p * (p / middle).log()).sum(-1) + (q * (q / middle).log()).sum(-1)) / 2
+    torch.testing.assert_close(nbce.divergence(contexts, prior), expected)
+    assert nbce.divergence(prior[:, None], prior).abs().max() < 1e-12
+    apart = torch.tensor([[1.0, 0.0]]).log(), torch.tensor([0.0, 1.0]).log()
+    assert nbce.divergence(*apart).item() == pytest.approx(math.log(2))
+
+
+def test_most_changed_reads_the_row_farthest_from_the_prior_whole():
+    contexts, prior = logits(5, 4, 9), logits(5, 9, seed=1)
+    out = nbce.nbce_logits(contexts, prior, pooling="most_changed", beta=0, top_p=None)
+    far = nbce.divergence(contexts, prior).argmax(-1)
+    assert torch.equal(out.index, far)
+    torch.testing.assert_close(out.logits, contexts[torch.arange(5), far].log_softmax(-1))
+    # Truncation changes the row that is read, not the choice; beta weighs the prior as in the other poolings.
+    cut = nbce.nbce_logits(contexts, prior, pooling="most_changed", beta=0.5, top_p=0.6)
+    assert torch.equal(cut.index, far)
+    one = contexts[torch.arange(5), far][:, None]
+    torch.testing.assert_close(cut.logits, nbce.nbce_logits(one, prior, beta=0.5, top_p=0.6).logits)
+
+
+def test_eta_above_log_2_keeps_the_first_choice_of_the_most_changed():
+    prior = torch.tensor([1.0, 0.0], dtype=torch.float64).log()
+    contexts = torch.stack([prior, prior.flip(0)])  # as far apart as two distributions can be
+    choose = lambda eta: nbce.nbce_logits(
+        contexts, prior, pooling="most_changed", eta=eta, previous=torch.tensor(0)
+    ).index.item()
+    assert (choose(0.0), choose(0.69), choose(1.0)) == (1, 1, 0)
+
+
 # -- masks, ties, -inf, dtypes -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "min_entropy", "mixture"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "min_entropy", "mixture", "most_changed"])
 def test_absent_contexts_count_nowhere(pooling):
     contexts, prior = logits(2, 4, 8), logits(2, 8, seed=1)
     mask = torch.tensor([[True, False, True, False], [False, True, True, True]])
@@ -111,7 +144,7 @@ def test_absent_contexts_count_nowhere(pooling):
     for i in range(2):
         alone = nbce.nbce_logits(contexts[i, mask[i]], prior[i], pooling=pooling)
         torch.testing.assert_close(out.logits[i], alone.logits)
-        if pooling == "min_entropy":
+        if pooling in ("min_entropy", "most_changed"):
             assert out.index[i] == mask[i].nonzero().flatten()[alone.index]
         else:
             assert out.index[i] == -1
@@ -221,6 +254,12 @@ def test_bad_logits_are_named():
             nbce.nbce_logits(torch.zeros(3, 5), torch.zeros(6))
         with pytest.raises(ValueError, match="prior_logits"):
             nbce.nbce_logits(torch.zeros(3, 5))
+        with pytest.raises(ValueError, match="prior_logits"):
+            nbce.nbce_logits(torch.zeros(3, 5), pooling="most_changed", beta=0)
+        with pytest.raises(ValueError, match=r"\(6,\).*\(5,\)"):
+            nbce.divergence(torch.zeros(3, 5), torch.zeros(6))
+        with pytest.raises(TypeError, match="prior_logits"):
+            nbce.divergence(torch.zeros(3, 5), torch.zeros(5, dtype=torch.long))
 
 
 # -- transformers ------------------------------------------------------------------------------------------------------

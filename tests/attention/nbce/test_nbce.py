@@ -20,6 +20,7 @@ def test_processor_gives_each_group_the_same_scores():
         assert process.indices[0][g] == out.index
     process.reset()
     assert process.indices == []
+    assert process.divergence is None
 
 
 def test_processor_draws_one_token_for_a_group_with_the_merged_probabilities():
@@ -71,7 +72,10 @@ def llama():
     return transformers.LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"pooling": "mean", "beta": 2.0, "top_p": None}, {"eta": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pooling": "mean", "beta": 2.0, "top_p": None}, {"eta": 0.5}, {"pooling": "most_changed", "eta": 1.0}],
+)
 def test_processor_in_generate_is_our_loop(llama, options):
     contexts, question = [ids(n, n, 50) for n in (7, 12, 9)], ids(4, 1, 50)
     tokens, trace = nbce.generate_nbce(llama, contexts, question, max_new_tokens=10, return_trace=True, **options)
@@ -84,6 +88,9 @@ def test_processor_in_generate_is_our_loop(llama, options):
     )[:, rows.shape[1] :]  # fmt: skip
     assert torch.equal(out, tokens.expand(8, 10))
     assert torch.equal(torch.stack(process.indices)[:, 1], trace.index)
+    torch.testing.assert_close(process.divergence[1], trace.divergence[0], rtol=1e-4, atol=1e-6)
+    if options.get("pooling") == "most_changed":
+        assert trace.index.eq(trace.divergence[0].argmax()).all()  # picked once
 
 
 @torch.no_grad()
