@@ -10,7 +10,8 @@
     made.type = "button";
     made.textContent = words;
     made.setAttribute("aria-label", `${words}: ${name}`);
-    made.addEventListener("click", () => live().then(act));
+    const lost = () => made.replaceWith("This needs a file of the site that could not be loaded.");
+    made.addEventListener("click", () => live().then(act, lost));
     return made;
   }
 

@@ -65,7 +65,11 @@ const files = new Map();
 
 function known(chapter) {
   const address = new URL(`facts/${chapter}.json`, import.meta.url);
-  if (!files.has(chapter)) files.set(chapter, fetch(address).then((answer) => answer.json()));
+  if (!files.has(chapter)) {
+    const asked = fetch(address).then((answer) => answer.json());
+    asked.catch(() => files.delete(chapter));
+    files.set(chapter, asked);
+  }
   return files.get(chapter);
 }
 
@@ -76,15 +80,22 @@ async function claimOf(card) {
 
 // --- asking and answering -------------------------------------------------------------------------------------------
 
-// Runs one question beside a line that says how far it is and a button that stops it.
+// Runs one question beside a line that says how far it is and a button that stops it. Null where the box is busy.
 async function decide(box, name, given) {
+  if (box.dataset.busy) return null;
+  box.dataset.busy = "yes";
+  const before = document.activeElement;
   const line = element("span", "live-progress");
+  line.setAttribute("aria-hidden", "true"); // what is spoken does not tick
+  const spoken = element("span", "live-spoken");
   const stop = element("button", "live-stop", "Stop");
   stop.type = "button";
   const start = performance.now();
   let words = "Loading the proof engine";
   const show = () => {
     line.textContent = `${words}, ${Math.round((performance.now() - start) / 1000)} s`;
+    const now = words.replace(/, \d+ %/, "");
+    if (spoken.textContent !== now) spoken.textContent = now;
   };
   const progress = (stage, share) => {
     if (stage === "loading") words = `Loading the proof engine, ${Math.round(100 * share)} %`;
@@ -92,7 +103,7 @@ async function decide(box, name, given) {
     show();
   };
   stop.addEventListener("click", () => engine.end("Stopped."));
-  box.replaceChildren(line, stop);
+  box.replaceChildren(spoken, line, stop);
   show();
   const clock = setInterval(show, 1000);
   try {
@@ -101,6 +112,18 @@ async function decide(box, name, given) {
     return { answer: "stopped", reason: error.message };
   } finally {
     clearInterval(clock);
+    delete box.dataset.busy;
+    if (document.activeElement === stop) before?.focus();
+  }
+}
+
+// What needs a file of the site, in a box that says so where the file cannot be loaded.
+async function loaded(box, load) {
+  try {
+    return await load();
+  } catch {
+    box.replaceChildren(element("span", "", "This needs a file of the site that could not be loaded; is the page offline?"));
+    return null;
   }
 }
 
@@ -111,6 +134,7 @@ function badge(answer) {
 
 // The answer in words and formulas.
 async function report(box, found, told = "") {
+  if (found === null) return;
   const { answer, method, reason, seconds, values, formula } = found;
   if (answer === "stopped") {
     box.replaceChildren(element("span", "", reason));
@@ -160,12 +184,18 @@ function style() {
 
 // --- on a card ------------------------------------------------------------------------------------------------------
 
-export async function again(card) {
-  style();
-  const claim = await claimOf(card);
+function boxOf(card) {
   let box = card.querySelector(".live-again");
   if (!box) card.append((box = Object.assign(answerBox(), { className: "live-answer live-again" })));
-  const found = await decide(box, "again", [claim.form, claim.uses]);
+  return box;
+}
+
+export async function again(card) {
+  style();
+  const box = boxOf(card);
+  const claim = await loaded(box, () => claimOf(card));
+  const found = claim && (await decide(box, "again", [claim.form, claim.uses]));
+  if (!found) return;
   const same = found.answer === claim.evidence;
   const words = same ? `again, as the book says: ${found.method}` : undefined;
   await report(box, found, words ?? (found.method && `the book says ${claim.evidence}; here ${found.method}`));
@@ -173,12 +203,13 @@ export async function again(card) {
 
 export async function change(card) {
   style();
+  const claim = await loaded(boxOf(card), () => claimOf(card));
   const old = card.querySelector(".live-editor");
   if (old) {
     old.remove();
     return;
   }
-  const claim = await claimOf(card);
+  if (!claim) return;
   const name = card.querySelector(".claim-label").textContent;
   card.append(editor(claim.typed, name, (typed) => [typed.symbols, typed.given, typed.statement, claim.form, claim.uses]));
   card.querySelector(".live-editor textarea[name=statement]").focus();
@@ -234,7 +265,7 @@ function editor(typed, name, given, share = false) {
     for (const input of Object.values(inputs)) input.removeAttribute("aria-invalid");
     const now = Object.fromEntries(FIELDS.map(([field]) => [field, inputs[field].value]));
     const found = await decide(box, "changed", given(now));
-    await report(box, found, found.answer === "unreadable" ? place(found, inputs) : "");
+    await report(box, found, found?.answer === "unreadable" ? place(found, inputs) : "");
   });
   return form;
 }
@@ -273,7 +304,8 @@ function linkButton(inputs) {
 export async function answer(box) {
   style();
   const [chapter, number] = box.dataset.exercise.split(":");
-  const task = (await known(chapter)).exercises[number];
+  const task = (await loaded(box, () => known(chapter)))?.exercises[number];
+  if (!task) return;
   const form = element("form", "live-editor");
   const label = element("label", "", task.prompt);
   const input = element("input");
@@ -288,6 +320,7 @@ export async function answer(box) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const found = await decide(result, "exercise", [task.kind, input.value, task.symbols, task.given, task.wanted]);
+    if (!found) return;
     const right = { proved: "Right", checked: "Right at every point tried" }[found.answer];
     await report(result, found, right ? `${right}: ${found.method}` : found.answer === "false" ? "Not equal to the solution" : "");
   });
@@ -305,7 +338,10 @@ export async function play(page) {
   const begin = empty.statement ? empty : examples[0];
   const whole = (typed) => [typed.symbols, typed.given, typed.statement];
   const place = element("div");
-  const show = (typed) => place.replaceChildren(editor(typed, "your statement", whole, true));
+  const show = (typed) => {
+    if (engine.waiting.size) engine.end("Stopped.");
+    place.replaceChildren(editor(typed, "your statement", whole, true));
+  };
   const list = element("div", "live-examples");
   list.setAttribute("role", "group");
   list.setAttribute("aria-label", "Examples");

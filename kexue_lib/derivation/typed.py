@@ -5,6 +5,8 @@ Nothing in the text is executed: names are those declared and SymPy's kinds of e
 
 import ast
 import functools
+import itertools
+import keyword
 import re
 from typing import Any
 
@@ -18,12 +20,18 @@ from kexue_lib.derivation._typed_text import Typed, write
 __all__ = ["Typed", "TypedError", "read", "write"]
 
 _KINDS = ("real", "integer", "rational", "irrational", "complex", "imaginary", "prime", "even", "odd", "finite")
-_KINDS += ("positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero", "infinite", "commutative")
-_KINDS += ("extended_real", "hermitian", "algebraic", "transcendental", "composite", "noninteger")
+_KINDS += ("positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero")
+_KINDS += ("algebraic", "transcendental", "composite", "noninteger")
 _OWN = {"ForEvery": ForEvery, "MatrixSum": MatrixSum, "Recurrence": Recurrence, "Matrix": sp.ImmutableMatrix}
 _FUNCTIONS = {"sqrt": sp.sqrt, "cbrt": sp.cbrt, "root": sp.root, "ln": sp.log, "abs": sp.Abs, "max": sp.Max}
-_FUNCTIONS |= {"min": sp.Min, "det": sp.Determinant, "trace": sp.Trace}
+_FUNCTIONS |= {"min": sp.Min, "det": sp.Determinant, "trace": sp.Trace, "sum": sp.Sum, "product": sp.Product}
+_FUNCTIONS |= {"integral": sp.Integral, "limit": sp.Limit, "diff": sp.Derivative}
+_BINDING = {"Sum": "integer", "sum": "integer", "Product": "integer", "product": "integer", "Integral": "real"}
+_BINDING |= {"integral": "real"}
+_HINTS = {"e": "; Euler's number is E, its powers exp(x)", "i": "; the imaginary unit is I"}
+_LONGEST, _DEEPEST, _LARGEST = 4000, 40, 20  # characters, brackets within brackets, rows of a matrix
 _PYTHONS = {"≤": "<=", "≥": ">=", "≠": "!=", "−": "-", "·": "*", "×": "*", "∞": "oo", "^": "**", "lambda": "lambda_"}
+_PYTHONS |= {"π": "pi", "²": "**2", "³": "**3", "dir=": "dir="}
 _SIGNS = {ast.Lt: sp.Lt, ast.LtE: sp.Le, ast.Gt: sp.Gt, ast.GtE: sp.Ge, ast.Eq: sp.Eq, ast.NotEq: sp.Ne}
 
 
@@ -60,8 +68,16 @@ def expression(text: str, symbols: str) -> Any:
     return _Reader("answer", 1, text, _declared(symbols)).value()
 
 
-def _declared(text: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
+class _Names(dict[str, Any]):
+    """What the names mean, and with how many arguments the unknown functions among them are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arguments: dict[str, int] = {}
+
+
+def _declared(text: str) -> _Names:
+    names = _Names()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -71,19 +87,24 @@ def _declared(text: str) -> dict[str, Any]:
                 "symbols", number, 1, f"expected names, a colon and their kind, such as {line.strip()}: real"
             )
         for name in (part.strip() for part in left.split(",")):
-            if not name.isidentifier():
+            if not name.isidentifier() or (keyword.iskeyword(name) and name != "lambda"):
                 raise TypedError("symbols", number, 1, f"{name!r} is no name")
-            names[name] = _declaration(name, right.strip(), number, names)
+            names["lambda_" if name == "lambda" else name] = _declaration(name, right.strip(), number, names)
     return names
 
 
-def _declaration(name: str, kind: str, line: int, names: dict[str, Any]) -> Any:
+def _declaration(name: str, kind: str, line: int, names: _Names) -> Any:
     size = re.fullmatch(r"matrix\s*\((.*)\)", kind)
     if size:
         shape = _Reader("symbols", line, f"({size[1]},)", names).value()
         if len(shape) != 2:
             raise TypedError("symbols", line, 1, f"{name}: a matrix has two sizes, such as matrix (n, m)")
-        return sp.MatrixSymbol(name, *shape)
+        if any(getattr(size, "is_Number", False) and not 0 < size <= _LARGEST for size in shape):
+            raise TypedError("symbols", line, 1, f"{name}: a size is a symbol, or a number from 1 to {_LARGEST}")
+        try:
+            return sp.MatrixSymbol(name, *shape)
+        except (TypeError, ValueError) as error:
+            raise TypedError("symbols", line, 1, f"{name}: {error}") from error
     made: Any = sp.Symbol
     assumptions: dict[str, bool] = {}
     for words in re.split(r"[,\s]+(?!$)", re.sub(r"\bnot\s+", "not-", kind)):
@@ -95,7 +116,7 @@ def _declaration(name: str, kind: str, line: int, names: dict[str, Any]) -> Any:
         elif word in _KINDS:
             assumptions[word] = value
         elif word != "number":
-            known = ", ".join((*_KINDS[:14], "indexed", "function", "matrix (n, m)"))
+            known = ", ".join((*_KINDS, "indexed", "function", "matrix (n, m)"))
             raise TypedError("symbols", line, 1, f"{word!r} is no kind; there are {known}")
     try:
         return made(name, **assumptions)
@@ -103,7 +124,7 @@ def _declaration(name: str, kind: str, line: int, names: dict[str, Any]) -> Any:
         raise TypedError("symbols", line, 1, f"{name} cannot be {kind}") from error
 
 
-def _relation(field: str, line: int, text: str, names: dict[str, Any]) -> Any:
+def _relation(field: str, line: int, text: str, names: _Names) -> Any:
     found = _Reader(field, line, text, names).relation()
     if found in (True, False):
         return sp.true if found else sp.false
@@ -115,8 +136,15 @@ def _relation(field: str, line: int, text: str, names: dict[str, Any]) -> Any:
 class _Reader:
     """Builds SymPy objects from the syntax tree of one line."""
 
-    def __init__(self, field: str, line: int, text: str, names: dict[str, Any]) -> None:
+    def __init__(self, field: str, line: int, text: str, names: _Names) -> None:
         self.field, self.line, self.names = field, line, names
+        self.divisors: list[Any] = []
+        self.bound: set[Any] = set()
+        depth = max(itertools.accumulate((c in "([{") - (c in ")]}") for c in text), default=0)
+        if len(text) > _LONGEST or depth > _DEEPEST:
+            raise TypedError(
+                field, line, 1, f"this page reads up to {_LONGEST} characters and {_DEEPEST} brackets deep"
+            )
         indent = len(text) - len(text.lstrip())
         self.source, origin = _python(text.strip())
         self.column = lambda at: indent + origin[max(0, min(at, len(origin) - 1))] + 1
@@ -126,12 +154,31 @@ class _Reader:
             raise TypedError(field, line, self.column((error.offset or 1) - 1), error.msg) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise TypedError(field, line, 1, "this is too deep, or holds a character that is none") from error
+        self._declare_indices()
 
     def value(self) -> Any:
         """The expression."""
         return self._guarded(self.tree)
 
+    def _declare_indices(self) -> None:
+        """An index of a sum need not be declared."""
+        for call in (e for e in ast.walk(self.tree) if isinstance(e, ast.Call) and isinstance(e.func, ast.Name)):
+            for limits in call.args[1:] if call.func.id in _BINDING else ():
+                first = limits.elts[0] if isinstance(limits, ast.Tuple) and limits.elts else None
+                if isinstance(first, ast.Name) and first.id not in self.names:
+                    self.names[first.id] = sp.Symbol(first.id, **{_BINDING[call.func.id]: True})
+
     def relation(self) -> Any:
+        """The statement, and that no divisor is zero which SymPy cancelled while it read the statement."""
+        found = self._relation()
+        held = {part.base for part in found.atoms(sp.Pow)} | {part.arg for part in found.atoms(sp.Inverse)}
+        lost = (f for d in self.divisors for f in sp.Mul.make_args(d) if f not in held)
+        lost = [
+            f for f in dict.fromkeys(lost) if f.free_symbols and not f.free_symbols & self.bound and not f.is_Matrix
+        ]
+        return sp.And(found, *(sp.Ne(factor, 0) for factor in lost if sp.Ne(factor, 0) != sp.true)) if lost else found
+
+    def _relation(self) -> Any:
         """The statement; a relation at its top keeps both sides as they were typed."""
         top = self.tree
         if isinstance(top, ast.Compare) and len(top.ops) == 1 and type(top.ops[0]) in _SIGNS:
@@ -140,7 +187,8 @@ class _Reader:
         return self._guarded(top)
 
     def _wrong(self, e: ast.AST, reason: str) -> TypedError:
-        return TypedError(self.field, self.line, self.column(getattr(e, "col_offset", 0)), reason)
+        before = self.source.encode()[: getattr(e, "col_offset", 0)].decode(errors="ignore")  # Python counts bytes
+        return TypedError(self.field, self.line, self.column(len(before)), reason)
 
     def _try(self, e: ast.AST, function: Any, *arguments: Any, **options: Any) -> Any:
         try:
@@ -190,7 +238,9 @@ class _Reader:
         if isinstance(e.value, int):
             return sp.Integer(e.value)
         if isinstance(e.value, float):
-            return sp.Float(ast.get_source_segment(self.source, e) or repr(e.value))
+            if not (e.value == 0 or 1e-60 < abs(e.value) < 1e60):
+                raise self._wrong(e, "decimal numbers lie between 1e-60 and 1e60")
+            return sp.Rational(ast.get_source_segment(self.source, e) or repr(e.value))
         if isinstance(e.value, str) and e.value in ("+", "-", "+-"):  # the side that a limit comes from
             return e.value
         raise self._wrong(e, f"{e.value!r} is no number")
@@ -200,7 +250,9 @@ class _Reader:
             return self.names[e.id]
         value = _sympys().get(e.id)
         if value is None:
-            raise self._wrong(e, f"{e.id} is not declared; add it to the symbols, such as {e.id}: real")
+            place = "is none of the symbols of this exercise" if self.field == "answer" else "is not declared"
+            advice = "" if self.field == "answer" else f"; add it to the symbols, such as {e.id}: real"
+            raise self._wrong(e, f"{e.id} {place}{_HINTS.get(e.id, advice)}")
         return value
 
     def _signed(self, e: ast.UnaryOp) -> Any:
@@ -210,7 +262,15 @@ class _Reader:
         return -value if isinstance(e.op, ast.USub) else value
 
     def _arithmetic(self, e: ast.BinOp) -> Any:
-        left, right = self._guarded(e.left), self._guarded(e.right)
+        spine = [e]  # a long sum is a deep tree
+        while isinstance(spine[-1].left, ast.BinOp):
+            spine.append(spine[-1].left)
+        value = self._guarded(spine[-1].left)
+        for node in reversed(spine):
+            value = self._try(node, self._operation, node, value, self._guarded(node.right))
+        return value
+
+    def _operation(self, e: ast.BinOp, left: Any, right: Any) -> Any:
         kind = type(e.op)
         if any(isinstance(side, sp.MatrixExpr) for side in (left, right)) and kind in (ast.Add, ast.Sub, ast.Mult):
             return self._of_matrices(kind, left, right)
@@ -221,15 +281,21 @@ class _Reader:
         if kind in (ast.Mult, ast.MatMult):
             return left * right
         if kind is ast.Div:
+            if right == 0:
+                raise self._wrong(e, "this divides by zero")
+            self.divisors.append(right)
             return left / right
         if kind is ast.Mod:
             return sp.Mod(left, right)
         if kind is ast.Pow:
+            if getattr(right, "is_negative", False):
+                self.divisors.append(left)
             return left**right
-        if kind in (ast.BitAnd, ast.BitOr):
-            return (sp.And if kind is ast.BitAnd else sp.Or)(left, right)
-        if kind is ast.RShift:
-            return sp.Implies(left, right)
+        connective = {ast.BitAnd: sp.And, ast.BitOr: sp.Or, ast.RShift: sp.Implies}.get(kind)
+        if connective is not None:
+            if not all(isinstance(side, sp.logic.boolalg.Boolean) and not side.is_Symbol for side in (left, right)):
+                raise self._wrong(e, "put brackets around each statement, as in (x > 0) | (x < 1)")
+            return connective(left, right)
         raise self._wrong(e, "there are + - * / ** % & | and >> (implies)")
 
     @staticmethod
@@ -265,7 +331,12 @@ class _Reader:
             raise self._wrong(e, f"{ast.unparse(e.func)[:40]} is no function; write a product with *")
         if head in (sp.Eq, sp.Ne, sp.Lt, sp.Le, sp.Gt, sp.Ge):
             options["evaluate"] = False
-        return head(*arguments, **options)
+        count = self.names.arguments.setdefault(head.__name__, len(arguments)) if head in self.names.values() else None
+        if count not in (None, len(arguments)):
+            raise self._wrong(e, f"{head.__name__} is used with {count} arguments elsewhere")
+        found = head(*arguments, **options)
+        self.bound |= set(getattr(found, "bound_symbols", ()))
+        return found
 
 
 @functools.cache
@@ -284,12 +355,14 @@ def _sympys() -> dict[str, Any]:
 
 
 def _python(text: str) -> tuple[str, list[int]]:
-    """The line as Python reads it, and where each of its characters stood: ^ for powers, one = for an equation."""
-    depth, out, origin = 0, [], []
-    for match in re.finditer(r"\blambda\b|[<>!=]=|.", text):
+    """The line as Python reads it, and where each of its characters stood: ^ for powers, one = for an equation, 2x."""
+    out, origin = [], []
+    number = r"(?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?=[^\W\d]|\()"  # before a letter or bracket: a product
+    for match in re.finditer(rf"\blambda\b|\bdir\s*=|[<>!=]=|{number}|.", text):
         piece = match[0]
-        depth += (piece in "([{") - (piece in ")]}")
-        piece = "==" if piece == "=" and not depth else _PYTHONS.get(piece, piece)
+        if len(piece) > 0 and piece[0].isdigit() and re.match(number, text[match.start() :]):
+            piece += "*"
+        piece = "==" if piece == "=" else _PYTHONS.get(piece, piece)
         out.append(piece)
         origin += [match.start()] * len(piece)
     return "".join(out), [*origin, len(text)]
