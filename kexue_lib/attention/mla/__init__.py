@@ -85,14 +85,15 @@ def merge_query(module: LatentAttention) -> Float[Tensor, "h width rank"]:
 def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
     """Return latent attention that computes the same function with the same cache.
 
-    The latent is the concatenation of all keys and values, d_c = g (d_k + d_v); the up-projection selects.
+    The latent is the concatenation of all keys and values, d_c = g (d_k + d_v); the up-projection selects. Rotated keys
+    are no part of a latent that is cached unrotated: they would all be the rotary key beside it, with the same cache
+    and nothing left to cut but the values, which is not done here.
 
     Args:
         module: without rotation, ``rope_dim == 0``.
 
     Raises:
-        ValueError: a module with rotation: rotated keys are no linear function of a latent that is cached unrotated,
-            as the rotation would stand between the two matrices that are to be merged.
+        ValueError: a module with rotation.
 
     Source: https://kexue.fm/archives/10091; TransMLA, arXiv 2502.07864.
 
@@ -103,8 +104,8 @@ def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
     c = module.config
     if c.rope_dim:
         raise ValueError(
-            f"module: got rope_dim {c.rope_dim}, expected 0: W_q R W_k^T depends on the distance, so that keys rotated "
-            "by RoPE cannot be absorbed"
+            f"module: got rope_dim {c.rope_dim}, expected 0: W_q R W_k^T depends on the distance, so that rotated keys "
+            "cannot be absorbed into a latent; they would have to stay whole beside it"
         )
     g, size, rank = c.n_kv_heads, c.head_dim + c.v_head_dim, c.n_kv_heads * (c.head_dim + c.v_head_dim)
     config = AttentionConfig(

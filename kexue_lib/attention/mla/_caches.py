@@ -23,7 +23,7 @@ class KVCache(LayerCache):
         config: sizes.
         batch: rows B.
         max_len: tokens that fit.
-        dtype: of the buffers; default: PyTorch's.
+        dtype: of the buffers, the layer's; default: PyTorch's, float32 unless set otherwise.
         device: of the buffers.
 
     >>> cache = KVCache(AttentionConfig(d_model=8, n_heads=2, kind="mla", kv_rank=3, rope_dim=2), batch=1, max_len=9)

@@ -46,6 +46,13 @@ class _CachedAttention(nn.Module):
             raise ValueError(f"cache: got {len(cache.buffers[0])} rows, expected {len(x)} as x has")
         return torch.arange(start, start + x.shape[1], device=x.device) if positions is None else positions
 
+    @staticmethod
+    def _append(cache: LayerCache, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        kept = cache.buffers[0].dtype
+        if kept != first.dtype and not torch.is_autocast_enabled(first.device.type):
+            raise ValueError(f"cache: got {kept}, expected {first.dtype} as the layer's weights and x have")
+        return cache.append(first, second)
+
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         return x if self.rope is None else self.rope.rotate(x, positions)
 
@@ -111,7 +118,7 @@ class GroupedAttention(_CachedAttention):
             ``(B, L, d)``.
 
         Raises:
-            ValueError: another ``form``, a cache of another batch, or a full one.
+            ValueError: another ``form``, a cache of another batch or dtype, or a full one.
         """
         if form != "auto":
             raise ValueError(f"form: got {form!r}, expected 'auto': only latent attention has two forms")
@@ -121,7 +128,7 @@ class GroupedAttention(_CachedAttention):
         k = self._rotate(self.k(x).view(B, L, c.n_kv_heads, c.head_dim).transpose(1, 2), positions)
         v = self.v(x).view(B, L, c.n_kv_heads, c.v_head_dim).transpose(1, 2)
         if cache is not None:
-            k, v = cache.append(k, v)
+            k, v = self._append(cache, k, v)
         out = attention(q, k, v, mask=mask, causal=causal)
         return self.out(out.transpose(1, 2).reshape(B, L, -1))
 
@@ -198,7 +205,7 @@ class LatentAttention(_CachedAttention):
             ``(B, L, d)``; both forms agree up to rounding.
 
         Raises:
-            ValueError: an unknown ``form``, a cache of another batch, or a full one.
+            ValueError: an unknown ``form``, a cache of another batch or dtype, or a full one.
 
         Cost: absorbed 2h(2 d_c + d_r) operations per query and token and 2h d_c(d_k + d_v) for each new token, expanded
         2h(d_k + d_r + d_v) per query and token and 2h d_c(d_k + d_v) for each of the S tokens.
@@ -213,7 +220,7 @@ class LatentAttention(_CachedAttention):
         latent = self.kv_norm(latent.unflatten(-1, (c.latent_heads, -1))).flatten(-2)
         key = self._rotate(key[:, None], positions)[:, 0]
         if cache is not None:
-            latent, key = cache.append(latent, key)
+            latent, key = self._append(cache, latent, key)
         if form == "auto":
             form = "absorbed" if cache is not None and self._absorbing_pays(L, latent.shape[1]) else "expanded"
         attend = self._absorbed if form == "absorbed" else self._expanded

@@ -147,6 +147,15 @@ def test_gradients_and_shift_of_positions(config: AttentionConfig):
     torch.testing.assert_close(rows, module(x).expand(2, -1, -1), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_takes_a_cache_of_either_type(dtype: torch.dtype):
+    module, x = build_attention(LATENT, generator=generator()), torch.randn(1, 5, 24, generator=generator(2))
+    cache = KVCache(LATENT, batch=1, max_len=5, dtype=dtype)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        out = torch.cat([module(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+        torch.testing.assert_close(out, module(x), rtol=0.1, atol=0.1)
+
+
 def test_half_precision_is_as_good_absorbed_as_expanded():
     config = replace(LATENT, d_model=128, n_heads=8, head_dim=32, v_head_dim=32, kv_rank=64, q_rank=None, rope_dim=16)
     module, x = build_attention(config, generator=generator()), torch.randn(2, 40, 128, generator=generator(2))
@@ -218,6 +227,11 @@ def test_layers_refuse_what_does_not_fit():
         layer(GROUPED[0])(x, form="absorbed")
     with pytest.raises(ValueError, match="cache: got 1 rows"):
         module(x, cache=KVCache(LATENT, batch=1, max_len=9, dtype=torch.float64))
+    for config in (LATENT, GROUPED[0]):
+        half = KVCache(config, batch=2, max_len=9, dtype=torch.bfloat16)
+        with as_users_call(), pytest.raises(ValueError, match=r"cache: got torch\.bfloat16, expected torch\.float64"):
+            layer(config)(x, cache=half)
+        assert half.length == 0
     cache = KVCache(LATENT, batch=2, max_len=4, dtype=torch.float64)
     module(x, cache=cache)
     with pytest.raises(ValueError, match="max_len 4"):
