@@ -171,8 +171,9 @@ class _Reader:
     def relation(self) -> Any:
         """The statement, and that no divisor is zero which SymPy cancelled while it read the statement."""
         found = self._relation()
-        held = {part.base for part in found.atoms(sp.Pow)} | {part.arg for part in found.atoms(sp.Inverse)}
-        lost = (f for d in self.divisors for f in sp.Mul.make_args(d) if f not in held)
+        held = {part.base for part in found.atoms(sp.Pow) if part.exp.could_extract_minus_sign()}
+        factors = (f for d in self.divisors for f in sp.Mul.make_args(d))
+        lost = (f for f in factors if not {f, f.as_base_exp()[0]} & held)
         lost = [
             f for f in dict.fromkeys(lost) if f.free_symbols and not f.free_symbols & self.bound and not f.is_Matrix
         ]
@@ -357,10 +358,12 @@ def _sympys() -> dict[str, Any]:
 def _python(text: str) -> tuple[str, list[int]]:
     """The line as Python reads it, and where each of its characters stood: ^ for powers, one = for an equation, 2x."""
     out, origin = [], []
-    number = r"(?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?=[^\W\d]|\()"  # before a letter or bracket: a product
+    number = (
+        r"(?P<number>(?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?=[^\W\d]|\())"  # before a letter or bracket: a product
+    )
     for match in re.finditer(rf"\blambda\b|\bdir\s*=|[<>!=]=|{number}|.", text):
         piece = match[0]
-        if len(piece) > 0 and piece[0].isdigit() and re.match(number, text[match.start() :]):
+        if match["number"]:
             piece += "*"
         piece = "==" if piece == "=" else _PYTHONS.get(piece, piece)
         out.append(piece)
