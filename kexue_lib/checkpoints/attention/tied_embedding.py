@@ -1,8 +1,8 @@
 """Small language models with shared output heads: σ of the embedding against the learning rate, longer runs with blocks
-that start as the identity and with ordinary ones, heads with some signs turned, and the first loss of GPT-2 as
-``transformers`` initialises it.
+that start as the identity, with ordinary ones and with ordinary ones behind an input multiplied by √d, heads with some
+signs turned, and the first loss of GPT-2 as ``transformers`` initialises it.
 
-Run by ``python -m kexue_lib.checkpoints.attention.tied_embedding`` with one thread, about nine minutes; needs the
+Run by ``python -m kexue_lib.checkpoints.attention.tied_embedding`` with one thread, about twelve minutes; needs the
 extra ``peers``."""
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ HEADS = {name: name for name in ("tied", "scaled", "swap", "untied")} | {"scaled
 SWEEP_STEPS, LONG_STEPS, SEEDS, DIVERGED = 100, 400, range(1, 9), 1000.0
 DEFAULT = (WIDTH**-0.5, 3e-3)
 NEGATIVE = (0, 32, 64, 96, 128)
+SMALL = {"log n/d": math.log(VOCABULARY) / WIDTH, "1/d": 1 / WIDTH}
+MARKS = (0, 10, 25, 100, LONG_STEPS)
+AT_SMALL = ("tied, σ = log n/d", "swap, σ = log n/d", "untied, σ = log n/d", "tied, σ = 1/d", "untied, σ = 1/d")
+LONG = {
+    "identity": (*HEADS, "shuffle", "orthogonal", *AT_SMALL),
+    "ordinary": ("tied", "tied, σ = log n/d", "swap", "untied"),
+    "input × √d": ("tied", "swap", "untied"),
+}
 
 
 def texts() -> tuple[Tensor, Tensor]:
@@ -44,7 +52,7 @@ def texts() -> tuple[Tensor, Tensor]:
 
 def train(
     head: str, sigma: float, rate: float, seed: int, data: tuple[Tensor, Tensor], *, steps: int, marks: tuple[int, ...],
-    identity: bool = True, negative: int = 0,
+    identity: bool = True, negative: int = 0, gain: float = 1.0,
 ) -> list[float]:  # fmt: skip
     """Train a model of one block by Adam and return its held-out losses, `DIVERGED` nats at most.
 
@@ -58,6 +66,7 @@ def train(
         marks: numbers of steps after which the held-out loss is taken.
         identity: the block starts as the identity; else with the library's ordinary residual initialisation.
         negative: channels whose sign is turned between the body and the head.
+        gain: factor on the embedding's rows on their way into the body, not in the head.
     """
     generator = torch.Generator().manual_seed(seed)
     config = LMConfig(
@@ -66,6 +75,7 @@ def train(
     )  # fmt: skip
     body = DecoderLM(config, generator=generator)
     output = SharedHead(body.embedding, scheme=HEADS.get(head, head), generator=generator)
+    body.embedding.register_forward_hook(lambda _, __, rows: gain * rows)  # the head reads the weight itself
     held_out = byte_windows(data[1], LENGTH + 1, 256)(torch.Generator().manual_seed(0))
     batches, draw = byte_windows(data[0], LENGTH + 1, BATCH), torch.Generator().manual_seed(1000 + seed)
     signs = torch.ones(WIDTH)
@@ -85,6 +95,23 @@ def train(
         loss(batches(draw)).backward()
         optimizer.step()
     return [min(value, DIVERGED) if math.isfinite(value) else DIVERGED for value in found]
+
+
+def longer(kind: str, head: str, data: tuple[Tensor, Tensor]) -> list[list[float]]:
+    """Train one head for `LONG_STEPS` steps at the default learning rate from each of `SEEDS`.
+
+    Args:
+        kind: key of `LONG`: blocks that start as the identity, ordinary ones, or these behind an input times √d.
+        head: one of `LONG`'s for that kind; σ is 1/√d where it names none.
+        data: training and validation tokens.
+
+    Returns:
+        Held-out losses at `MARKS`, for each seed.
+    """
+    scheme, _, small = head.partition(", σ = ")
+    point = (SMALL[small] if small else DEFAULT[0], DEFAULT[1])
+    options = {"identity": kind == "identity", "gain": WIDTH**0.5 if kind == "input × √d" else 1.0}
+    return [train(scheme, *point, seed, data, steps=LONG_STEPS, marks=MARKS, **options) for seed in SEEDS]
 
 
 def first_losses_of_gpt2(seeds: range = range(3), pairs: int = 256) -> dict[str, list[list[float]]]:
@@ -129,7 +156,7 @@ def first_losses_of_gpt2(seeds: range = range(3), pairs: int = 256) -> dict[str,
 def main() -> None:
     """Run all and store the table.
 
-    One thread; about nine minutes.
+    One thread; about twelve minutes.
     """
     torch.set_num_threads(1)
     data = texts()
@@ -138,7 +165,6 @@ def main() -> None:
         head: [[run(head, (s, r), 0, steps=SWEEP_STEPS, marks=(SWEEP_STEPS,))[0] for r in RATES] for s in SIGMAS]
         for head in HEADS
     }
-    small = (math.log(VOCABULARY) / WIDTH, DEFAULT[1])
     tuned = {}
     for head, rows in sweep.items():
         values = torch.tensor(rows)
@@ -147,24 +173,16 @@ def main() -> None:
         options = {"steps": SWEEP_STEPS, "marks": (SWEEP_STEPS,)}
         tuned[head]["losses"] = [run(head, (SIGMAS[i], RATES[j]), seed, **options)[0] for seed in SEEDS]
         print(head, i, j, tuned[head]["losses"], flush=True)
-    points = {head: (head, DEFAULT) for head in (*HEADS, "shuffle", "orthogonal")}
-    points["tied, σ = log n/d"] = ("tied", small)
-    marks = (0, 10, 25, 100, LONG_STEPS)
-    long = {}
-    for identity, chosen in ((True, points), (False, ("tied", "tied, σ = log n/d", "swap", "untied"))):
-        kind = "identity" if identity else "ordinary"
-        options = {"steps": LONG_STEPS, "marks": marks, "identity": identity}
-        long[kind] = {n: [run(*points[n], seed, **options) for seed in SEEDS] for n in chosen}
-        print(kind, flush=True)
+    long = {kind: {head: longer(kind, head, data) for head in heads} for kind, heads in LONG.items()}
     signs = {}
-    for name, point in (("σ = 1/√d", DEFAULT), ("σ = log n/d", small)):
+    for name, point in (("σ = 1/√d", DEFAULT), ("σ = log n/d", (SMALL["log n/d"], DEFAULT[1]))):
         options = {"steps": SWEEP_STEPS, "marks": (SWEEP_STEPS,)}
         turned = lambda k, point=point, options=options: [
             run("tied", point, s, **options, negative=k)[0] for s in SEEDS
         ]
         signs[name] = {str(k): turned(k) for k in NEGATIVE}
     content = {"sweep": sweep, "tuned": tuned, "long": long, "signs": signs, "gpt2": first_losses_of_gpt2()}
-    summary = {"seed": [0, *SEEDS], "steps": [SWEEP_STEPS, LONG_STEPS], "marks": marks, "sigmas": rounded(SIGMAS)}
+    summary = {"seed": [0, *SEEDS], "steps": [SWEEP_STEPS, LONG_STEPS], "marks": MARKS, "sigmas": rounded(SIGMAS)}
     summary |= {"rates": rounded(RATES)}
     print(save("attention/tied_embedding", rounded(content), made_with=summary).stat().st_size, "bytes")
 
