@@ -312,7 +312,7 @@ export async function answer(box) {
   Object.assign(input, { type: "text", name: "answer", spellcheck: false, autocomplete: "off" });
   label.append(input);
   const told = [task.symbols, task.given].filter(Boolean).map((text) => text.replaceAll("\n", "; "));
-  told.push("written like x^2, sqrt(x), exp(x), log(x), pi/4");
+  told.push(task.kind === "statement" ? "written like x < y^2/4" : "written like x^2, sqrt(x), exp(x), log(x), pi/4");
   const hint = element("p", "live-verdict", `${told.join("; ")}.`);
   const go = element("button", "live-go", "Mark it");
   const result = answerBox();

@@ -52,7 +52,14 @@ def again(text: str, uses: Sequence[str] = (), *, seconds: float = _LIMIT) -> di
 
 
 def editable(text: str) -> dict[str, str]:
-    """A claim's machine form as the three texts that a reader may change."""
+    """A claim as a reader may change it.
+
+    Args:
+        text: the claim's machine form.
+
+    Returns:
+        The fields of `typed.Typed`: "symbols", "given" and "statement".
+    """
     found = form.read(text)
     return typed.write(found.statement, found.given)._asdict()
 

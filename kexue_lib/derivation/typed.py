@@ -36,7 +36,14 @@ _SIGNS = {ast.Lt: sp.Lt, ast.LtE: sp.Le, ast.Gt: sp.Gt, ast.GtE: sp.Ge, ast.Eq: 
 
 
 class TypedError(ValueError):
-    """What cannot be read: the field, the line and the column it stands in (from 1), and why."""
+    """What cannot be read, where and why.
+
+    Attributes:
+        field: "symbols", "conditions", "statement" or "answer".
+        line: in the field, from 1.
+        column: in the line, from 1.
+        reason: in words.
+    """
 
     def __init__(self, field: str, line: int, column: int, reason: str) -> None:
         super().__init__(f"{field}, line {line}, column {column}: {reason}")
@@ -64,7 +71,18 @@ def read(typed: Typed) -> tuple[Any, tuple[Any, ...]]:
 
 
 def expression(text: str, symbols: str) -> Any:
-    """One expression of the symbols declared; raises TypedError."""
+    """One expression.
+
+    Args:
+        text: as it is typed, such as "2x + sqrt(y)".
+        symbols: the declarations, such as "x, y: positive".
+
+    Raises:
+        TypedError: naming the place.
+
+    >>> expression("2x + x", "x: real")
+    3*x
+    """
     return _Reader("answer", 1, text, _declared(symbols)).value()
 
 
@@ -358,9 +376,8 @@ def _sympys() -> dict[str, Any]:
 def _python(text: str) -> tuple[str, list[int]]:
     """The line as Python reads it, and where each of its characters stood: ^ for powers, one = for an equation, 2x."""
     out, origin = [], []
-    number = (
-        r"(?P<number>(?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?=[^\W\d]|\())"  # before a letter or bracket: a product
-    )
+    # A number before a letter or a bracket is a factor.
+    number = r"(?P<number>(?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?=\s*(?!(?:and|or|if)\b)(?:[^\W\d]|\()))"
     for match in re.finditer(rf"\blambda\b|\bdir\s*=|[<>!=]=|{number}|.", text):
         piece = match[0]
         if match["number"]:

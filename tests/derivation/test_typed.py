@@ -136,7 +136,8 @@ def test_every_claim_of_the_book_can_be_edited():
         ("x: real\nf: function, real", "", "f(x, x) >= f(x)", "unreadable"),
         ("x: real", "", "(" * 300 + "x" + ")" * 300 + " = 1", "unreadable"),
         ("x: real", "", "+".join(["x"] * 900) + " = 900*x", "nothing to check"),
-        ("x: real", "", "2x + 3(x + 1) = 5x + 3", "nothing to check"),
+        ("x: real", "", "2x + 3 (x + 1) = 5 x + 3", "nothing to check"),
+        ("x: real", "", "x > 2 or x < 3 and x^3 > 1", "false"),
         ("lambda: positive", "", "lambda^2 + 1 > 0", "proved"),
         (
             "a: indexed, real\nn: integer, positive",
