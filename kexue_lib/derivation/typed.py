@@ -17,7 +17,7 @@ from kexue_lib.derivation._matrices import MatrixSum
 from kexue_lib.derivation._recurrences import Recurrence
 from kexue_lib.derivation._typed_text import Typed, write
 
-__all__ = ["Typed", "TypedError", "read", "write"]
+__all__ = ["Typed", "TypedError", "expression", "read", "write"]
 
 _KINDS = ("real", "integer", "rational", "irrational", "complex", "imaginary", "prime", "even", "odd", "finite")
 _KINDS += ("positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero")

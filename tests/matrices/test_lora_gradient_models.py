@@ -84,8 +84,8 @@ def put_in(plain: nn.Module, adapted: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("init", ["zero_B", "zero_A", "both"])
 def test_injecting_changes_no_output_and_trains_the_factors_only(init):
     plain, adapted = everything(init=init)
-    exact = init != "both"
-    torch.testing.assert_close(adapted(TOKENS), plain(TOKENS), rtol=0 if exact else 1e-12, atol=0 if exact else 1e-12)
+    # Not to the last bit: on some processors a product rounds otherwise at another address.
+    torch.testing.assert_close(adapted(TOKENS), plain(TOKENS), rtol=1e-12, atol=1e-12)
     trainable = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert trainable == {f"{name}.lora_{letter}" for name in ALL for letter in "AB"}
     assert len(lora_pairs(adapted)) == len(ALL)
