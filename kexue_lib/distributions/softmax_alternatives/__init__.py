@@ -84,8 +84,8 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
 
     Args:
         x: scores, any shape.
-        alpha: a number ≥ 1, or a tensor of values in (1, 2] that broadcasts against x with size 1 in dim (one α for
-            each attention head, say); not checked, below 1 they count as 1. Gradients flow to it, there too.
+        alpha: a number ≥ 1, or a tensor of values in [1, 2] that broadcasts against x with size 1 in dim (one α for
+            each attention head, say); below 1 they count as 1. Gradients flow to it, there too.
         dim: the dimension that sums to 1.
 
     Returns:
@@ -93,7 +93,7 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
 
     Raises:
         TypeError: x is not floating, alpha is no number and no floating tensor.
-        ValueError: alpha is below 1 or does not broadcast; dim is out of range or empty.
+        ValueError: alpha is out of range (a tensor: on a CPU, not compiled) or does not broadcast; dim is out of range.
 
     Cost: some five passes over x for α = 1.5 and 2, up to 2 about three times that, beyond 2 about ten times.
     Source: article 10145; arXiv 1905.05702; gradient to α: arXiv 1909.00015.
@@ -315,7 +315,7 @@ def perturb_max(
         dim: the dimension that sums to 1.
 
     Returns:
-        Shape and dtype of x; differentiable.
+        Shape and dtype of x; differentiable. Probabilities below 1e-9 may be too small ("normal", "logistic").
 
     Raises:
         TypeError: x is not floating, num_points is no int.

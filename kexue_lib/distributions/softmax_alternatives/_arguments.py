@@ -28,6 +28,8 @@ def beta_of(alpha: float | Tensor, x: Tensor, dim: int) -> float | Tensor:
         raise ValueError(
             f"alpha: got shape {tuple(alpha.shape)}, expected one that broadcasts to x {tuple(x.shape)}, 1 in dim {dim}"
         )
+    if alpha.device.type == "cpu" and alpha.numel() and not is_traced() and not bool((alpha <= 2).all()):
+        raise ValueError(f"alpha: got a tensor with {alpha.amax().item()}, expected numbers up to 2")
     beta = alpha.reshape(shape).movedim(dim, -1).to(wide(x).dtype) - 1
     # The gradient passes the clamp: an optimizer that stepped below 1 is led back.
     return beta.detach().clamp_min(rows.SMALLEST_BETA) + (beta - beta.detach())

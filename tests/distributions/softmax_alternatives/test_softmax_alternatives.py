@@ -84,6 +84,15 @@ def test_perturb_max_of_two():
         assert perturb_max(x, "exponential")[0].item() == pytest.approx(1 - 0.5 * math.exp(-gap), abs=1e-14)
 
 
+@pytest.mark.parametrize(("noise", "gap"), [("normal", 8.4), ("logistic", 23.5)])
+def test_perturb_max_keeps_its_digits_down_to_1e_9(noise: str, gap: float):
+    far = math.exp(-gap)
+    exact = {"normal": 0.5 * math.erfc(gap / 2), "logistic": far * (gap - 1 + far) / (1 - far) ** 2}[noise]
+    assert exact < 2e-9
+    p = perturb_max(torch.tensor([0.0, -gap], dtype=torch.float64), noise)
+    assert p[1].item() == pytest.approx(exact, rel=2e-3)
+
+
 # -- layer and bad input -----------------------------------------------------------------------------------------------
 
 
@@ -103,6 +112,8 @@ BAD = [
     (lambda: entmax(torch.zeros(3), "1.5"), TypeError, "alpha"),
     (lambda: entmax(torch.zeros(3), torch.tensor([1.2, 1.3, 1.4])), ValueError, "alpha"),
     (lambda: entmax(torch.zeros(3), torch.tensor(2)), TypeError, "alpha"),
+    (lambda: entmax(torch.zeros(2, 3), torch.tensor([[1.5], [2.5]])), ValueError, "alpha"),
+    (lambda: entmax(torch.zeros(3), torch.tensor(math.nan)), ValueError, "alpha"),
     (lambda: sparsemax(torch.zeros(3, dtype=torch.int64)), TypeError, "x"),
     (lambda: sparsemax(torch.zeros(3, 0)), ValueError, "dim"),
     (lambda: sparsemax(torch.zeros(3), dim=1), ValueError, "dim"),
