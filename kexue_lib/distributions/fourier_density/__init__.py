@@ -199,7 +199,7 @@ class FourierDensity(nn.Module):
         scale: σ > 0, a number or (*B); "real" only.
         learn_affine: whether loc and scale are parameters, or fixed.
         support: "real" or "periodic".
-        generator: source of the initial coefficients: a_0 = 1, the others small and random (equal ones are a saddle).
+        generator: source of the initial coefficients: a_0 = 1, the others small and random (never all equal).
         device, dtype: of the parameters, real.
 
     Parameters: coef (*B, N + 1, 2), the real and imaginary parts of a; loc and raw_scale (*B), scale = softplus(raw).
