@@ -54,7 +54,8 @@ def check_axioms(
         trials: random vectors for each axiom, ≥ 1; a part of the adversarial ones is longer.
         n: entries of a vector, ≥ 3; the vectors with many tiny entries have 20n and 1000n.
         generator: source of randomness, on the CPU; a fixed seed if None.
-        tol: changes up to tol times the typical size of S count as none.
+        tol: changes up to tol times the typical size of S count as none. A true but smaller change is reported as a
+            counterexample to a strict wish: `norm_ratio` with p = 8 "fails" D1, with q = 1/20 P1 and P2.
 
     Returns:
         {"D1": AxiomReport, "D2": …, "D3": …, "D4": …, "P1": …, "P2": …}; of several counterexamples the first one, and

@@ -66,8 +66,19 @@ def scale(x: Float[Tensor, "..."], dims: tuple[int, ...], *, smallest: bool = Fa
         size = magnitude(x)
         extreme = torch.where(size == 0, math.inf, size).amin(dims, keepdim=True)
         return torch.where(extreme == math.inf, 1.0, extreme)
-    extreme = torch.linalg.vector_norm(x, math.inf, dims, keepdim=True)  # no copy of |x|
+    extreme = torch.maximum(x.amax(dims, keepdim=True), -x.amin(dims, keepdim=True))  # no copy of |x|
     return torch.where(extreme == 0, 1.0, magnitude(extreme))
+
+
+def in_double(x: Float[Tensor, "..."], exponents: tuple[float, ...]) -> bool:
+    """Whether to sum in float64 without a scale: compiled on a CPU, where it saves the pass for the maximum.
+
+    Args:
+        x: any shape.
+        exponents: 1 and 2 only, so that powers of float32 numbers stay far from the ends of float64.
+    """
+    narrow = x.dtype == torch.float32 and x.device.type == "cpu"
+    return narrow and torch.compiler.is_compiling() and set(exponents) <= {1, 2}
 
 
 def power(u: Float[Tensor, "..."], exponent: float) -> Float[Tensor, "..."]:
@@ -103,6 +114,20 @@ def power_sums(
     return function(x, unit, tuple([float(e) for e in exponents]), dims)
 
 
+def sums_in_double(
+    x: Float[Tensor, "..."], exponents: tuple[float, ...], dims: tuple[int, ...]
+) -> tuple[Float[Tensor, "..."], ...]:
+    """Σ|x|ᵉ over dims (kept as size 1) in float64, without a scale; exact zeros have gradient 0.
+
+    Args:
+        x: float32, any shape, of which `in_double` is true.
+        exponents: 1 or 2.
+        dims: reduced to size 1.
+    """
+    u = magnitude(x).double()
+    return tuple([power(u, e).sum(dims, keepdim=True) for e in exponents])
+
+
 def _sums(x: Tensor, unit: Tensor, exponents: tuple[float, ...], dims: tuple[int, ...]) -> tuple[Tensor, ...]:
     u = magnitude(x) / unit
     return tuple([power(u, e).sum(dims, keepdim=True) for e in exponents])
@@ -116,10 +141,15 @@ class _PowerSums(torch.autograd.Function):
 
     @staticmethod
     def forward(x, unit, exponents, dims):
-        u = magnitude(x).div_(unit)
-        # Nothing is differentiated here, so that positive powers need no care at 0.
-        powers = [u.pow(e) if e > 0 and e not in (1, 2) else power(u, e) for e in exponents]
-        return tuple(each.sum(dims, keepdim=True) for each in powers)
+        # One new tensor. Nothing is differentiated here, so that positive powers need no care at 0; the clamp is for
+        # infinities: with a negative exponent, u is at least 1 and its size is clamped before.
+        u = x.div(unit).abs_().clamp_max_(1) if min(exponents) > 0 else magnitude(x).div_(unit)
+        last, totals = len(exponents) - 1, []
+        for i, e in enumerate(exponents):
+            in_place = e == 2 and i == last
+            each = u.mul_(u) if in_place else u.pow(e) if e > 0 and e not in (1, 2) else power(u, e)
+            totals.append(each.sum(dims, keepdim=True))
+        return tuple(totals)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
