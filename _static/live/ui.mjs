@@ -28,28 +28,42 @@ const engine = {
   waiting: new Map(),
   count: 0,
 
+  // The answer, and the question's number, by which it can be stopped.
   ask(name, given, progress) {
+    const id = ++this.count;
+    const answer = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject, progress, name, given }));
+    this.send(id);
+    return { id, answer };
+  },
+
+  send(id) {
     if (!this.worker) {
       this.worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
       this.worker.onmessage = ({ data }) => this.hear(data);
       this.worker.onerror = () => this.end("The proof engine could not be started; is the page offline?");
     }
-    return new Promise((resolve, reject) => {
-      const id = ++this.count;
-      this.waiting.set(id, { resolve, reject, progress });
-      this.worker.postMessage({ id, name, given });
-    });
+    const { name, given } = this.waiting.get(id);
+    this.worker.postMessage({ id, name, given });
   },
 
-  hear({ id, stage, share, result, failed }) {
+  hear({ id, stage, share, points, result, failed }) {
     if (stage) {
-      for (const [key, { progress }] of this.waiting) if (id === undefined || key === id) progress(stage, share);
+      for (const [key, { progress }] of this.waiting) if (id === undefined || key === id) progress(stage, share, points);
       return;
     }
     const { resolve, reject } = this.waiting.get(id);
     this.waiting.delete(id);
     if (failed) reject(new Error(failed));
     else resolve(result);
+  },
+
+  // A worker can only be ended whole; the other questions are put to a new one.
+  stop(id) {
+    this.waiting.get(id)?.reject(new Error("Stopped."));
+    this.waiting.delete(id);
+    this.worker?.terminate();
+    this.worker = null;
+    for (const other of this.waiting.keys()) this.send(other);
   },
 
   end(reason) {
@@ -97,17 +111,19 @@ async function decide(box, name, given) {
     const now = words.replace(/, \d+ %/, "");
     if (spoken.textContent !== now) spoken.textContent = now;
   };
-  const progress = (stage, share) => {
+  const progress = (stage, share, points) => {
     if (stage === "loading") words = `Loading the proof engine, ${Math.round(100 * share)} %`;
+    else if (stage === "proving") words = points ? `True at ${points} points; looking for a proof` : "Looking for a proof";
     else words = stage === "starting" ? "Starting the proof engine" : "Deciding";
     show();
   };
-  stop.addEventListener("click", () => engine.end("Stopped."));
   box.replaceChildren(spoken, line, stop);
   show();
   const clock = setInterval(show, 1000);
   try {
-    return await engine.ask(name, given, progress);
+    const { id, answer } = engine.ask(name, given, progress);
+    stop.addEventListener("click", () => engine.stop(id));
+    return await answer;
   } catch (error) {
     return { answer: "stopped", reason: error.message };
   } finally {

@@ -1,6 +1,7 @@
 """How one claim is decided: put to the test, then proved, and if no proof is found put to the test at many points."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,20 +19,34 @@ from kexue_lib.derivation._proof import plain, routes, well_defined
 from kexue_lib.derivation._recurrences import Recurrence, Rewriter, rules
 from kexue_lib.derivation._time import OutOfTime, cpu_seconds, within
 
-_PATIENCE = 3.0  # seconds for the numbers of one point: points are many, and more of them prove nothing
+PATIENCE = 3.0  # seconds for the numbers of one point: points are many, and more of them prove nothing
 _SMALL = 6  # values of an index at which a recurrence is followed
 
 
-def decide(statement: Any, given: Sequence[Any], facts: Sequence[Any], time_limit: float) -> Decision:
-    """Prove the statement under the conditions, with earlier results as further facts, or check it; raise if false."""
+def decide(
+    statement: Any,
+    given: Sequence[Any],
+    facts: Sequence[Any],
+    time_limit: float,
+    *,
+    patience: float = PATIENCE,
+    haste: float = math.inf,
+    tell: Callable[[int], None] = lambda points: None,
+) -> Decision:
+    """Prove the statement under the conditions, with earlier results as further facts, or check it; raise if false.
+
+    `patience` are the seconds for the numbers of one point. After `haste` seconds of numbers, and the points that a
+    proved statement needs, a proof is sought before the other points. `tell` hears how many points there were by then.
+    """
     statement, given = as_matrices(normalised(statement)), [normalised(condition) for condition in given]
     if shifted(sp.Integer(0), [c for c in given if not isinstance(c, Recurrence)])[1] is None:
         raise Refusal("the conditions contradict each other", vacuous=True)
-    patience = min(time_limit, _PATIENCE)
+    patience = min(time_limit, patience)
     tests = [NumericalTest(s, g, seconds=patience) for s, g in _followed(statement, given)]
     for test in tests:
-        test.run(COSTLY if len(tests) > 1 else test.crossing)
+        test.run(COSTLY if len(tests) > 1 else test.crossing, haste / len(tests))
         test.search()
+    tell(sum(test.found for test in tests))
     words, seconds = None, 0.0
     if not has_float(statement, *given):
         start = cpu_seconds()
@@ -58,10 +73,12 @@ def decide_induction(
     given: Sequence[Any],
     facts: Sequence[Any],
     time_limit: float,
+    *,
+    patience: float = PATIENCE,
 ) -> InductionProof:
     """Prove statement(n) for every n from the base on; raise where it is false, or a part is not proved."""
     first = min(base) if isinstance(base, tuple) else base
-    patience = min(time_limit, _PATIENCE)
+    patience = min(time_limit, patience)
     for size in range(first, first + _SMALL):
         single = statement(sp.Integer(size))
         if single in (sp.true, True):

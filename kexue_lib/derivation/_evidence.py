@@ -1,5 +1,6 @@
 """The numerical evidence for one statement, and the errors that refuse it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from kexue_lib.derivation._aims import branches
+from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._indexed_facts import ForEvery
 from kexue_lib.derivation._letters import is_matrix
@@ -53,18 +55,23 @@ class NumericalTest:
         over_entries = self.domain.indexed and not isinstance(self.statement, (sp.Eq, sp.Ne))
         return COSTLY if self.is_costly else ENTRIES if over_entries else CROSS
 
-    def run(self, count: int) -> None:
-        """Go on until the statement was found true at `count` points; raise where false."""
-        while self.found < count and self.spent < 12 * self.seconds and not self.exhausted:
+    def run(self, count: int, haste: float = math.inf) -> None:
+        """Go on until the statement was found true at `count` points; raise where false.
+
+        After `haste` seconds the points that a proved statement needs are enough.
+        """
+        most = 12 * self.seconds
+        while self.found < (count if self.spent < haste else min(count, AGREE)) and self.spent < most:
             start = cpu_seconds()
             try:
                 point = within(2 * self.seconds, next, self.points, None)
                 if point is None:
                     self.exhausted = True
+                if self.exhausted:
                     return
                 self.drawn += 1
                 self.met.append(point)
-                self.judge(point, within(2 * self.seconds, truth, self.statement, point))
+                self.judge(point, within(2 * self.seconds, _truth, self.statement, point))
             except OutOfTime:
                 self.trouble = self.trouble or "the numbers take too long"
             except NoValue as reason:
@@ -147,6 +154,14 @@ class NumericalTest:
         if any(isinstance(v, Entries) for p in self.seen for v in p.values()):
             words.append("entries of nine kinds")
         return ", ".join(words)
+
+
+def _truth(statement: Any, point: Point) -> Truth:
+    """The truth of the statement; no value where SymPy fails on the numbers, as it does on roots of some large ones."""
+    found = attempted(lambda: truth(statement, point), None)
+    if found is None:
+        raise NoValue("SymPy fails on the numbers")
+    return found
 
 
 def _sign(expression: Any, point: Point) -> int | None:

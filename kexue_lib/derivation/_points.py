@@ -10,6 +10,7 @@ from sympy.core.function import AppliedUndef, UndefinedFunction
 from sympy.matrices.expressions.matexpr import MatrixElement
 
 from kexue_lib.derivation._aims import constants, solve_for_one, targets, zeros
+from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._entries import EntryConditions
 from kexue_lib.derivation._given import parts
 from kexue_lib.derivation._structure import Structure
@@ -111,8 +112,9 @@ class Domain:
         sources = [self._structured(), self._aimed(), self._random()]
         misses = 0
         for source in itertools.cycle(sources):
-            candidate = next(source, None)
-            point = None if candidate is None else self._complete(candidate)
+            # SymPy fails on roots of some large numbers: a point lost.
+            candidate = attempted(lambda source=source: next(source, None), None)
+            point = None if candidate is None else attempted(lambda c=candidate: self._complete(c), None)
             key = None if point is None else self._key(point)
             if key is None or key in seen:
                 misses += 1

@@ -20,6 +20,8 @@ from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._given import matrix_facts, normalised, parts
 from kexue_lib.derivation._invertibility import undefined_inverses
 from kexue_lib.derivation._letters import is_matrix
+from kexue_lib.derivation._line import holds_on_the_line
+from kexue_lib.derivation._multipliers import follows_by_multiple
 from kexue_lib.derivation._needs import Need, needs
 from kexue_lib.derivation._sign import is_real, prove_nonzero, prove_sign
 from kexue_lib.derivation._zero import LAZY, real_routes, same_derivative, vanishes, vanishing_routes, zero_under
@@ -89,6 +91,7 @@ def routes(statement: Any, given: Sequence[Any]) -> Iterator[Route]:
         yield "one of the parts, where the others fail", lambda: _any_of(statement.args, given)
     elif isinstance(statement, sp.Not) and not isinstance(statement.args[0], sp.Not):
         yield "the negated statement", lambda: proved(sp.Not(statement.args[0]), given)
+    yield "the signs between the roots", lambda: holds_on_the_line(statement, parts(given))
 
 
 def proved(statement: Any, given: Sequence[Any]) -> bool:
@@ -184,6 +187,8 @@ def _order_routes(large: Any, small: Any, strict: bool, given: Sequence[Any]) ->
     if not gap.has(*LAZY):
         yield "the sign of the difference", lambda: prove_sign(gap, strict, given)
         yield "the stated inequalities", lambda: _from_facts(gap, strict, given)
+        if given:
+            yield "a multiple of a condition", lambda: follows_by_multiple(gap, strict, given)
         return
     value = gap
     if gap.has(sp.Derivative, sp.Integral, sp.Limit) or _infinite(gap):

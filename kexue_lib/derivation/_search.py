@@ -3,7 +3,10 @@
 It only proposes points; whether the inequality fails there is decided by the bounded numbers.
 """
 
+import functools
+import itertools
 import math
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +14,14 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 from sympy.polys.polyerrors import BasePolynomialError
 
-from kexue_lib.derivation._cannot import Cannot
+from kexue_lib.derivation._cannot import Cannot, attempted
 from kexue_lib.derivation._points import Domain, Point
 
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.MatrixSymbol, sp.Indexed, AppliedUndef)
 _IN_MATH = (sp.exp, sp.log, sp.sin, sp.cos, sp.tan, sp.atan, sp.asin, sp.acos, sp.sinh, sp.cosh, sp.tanh, sp.asinh)
 _IN_MATH += (sp.Abs, sp.Max, sp.Min, sp.erf, sp.erfc, sp.gamma, sp.floor, sp.ceiling, sp.sign, sp.Piecewise)
 _REACH = 1e12
+_SEED, _BRANCHES, _SLANTED, _BARRIERS = 1729, 4, 8, (1.0, 0.1, 0.01, 0.001)
 _CANNOT = (ValueError, ZeroDivisionError, OverflowError, TypeError)
 
 
@@ -26,16 +30,41 @@ def suspects(relation: Any, domain: Domain, seen: list[Point]) -> list[Point]:
 
     `seen` are points of the domain, from which the search starts.
     """
-    descent = _Descent(relation, domain, seen)
-    return [*descent.stationary(), *descent.lowest()] if descent.possible else []
+    found = [*_on_a_boundary(relation, domain, seen)]
+    branches = itertools.product(*(values[:2] for values in domain.solved.values()))
+    for branch in itertools.islice(branches, _BRANCHES):
+        descent = _Descent(relation, domain, seen, dict(zip(domain.solved, branch)))
+        found += [*descent.stationary(), *descent.lowest()] if descent.possible else []
+    return found
+
+
+def _on_a_boundary(relation: Any, domain: Domain, seen: list[Point]) -> Iterator[Point]:
+    """Exact stationary points of polynomials of degree two where a condition of degree two is an equation."""
+    gap = relation.gts - relation.lts
+    for condition in domain.conditions:
+        if not isinstance(condition, (sp.Eq, sp.Le, sp.Ge)) or getattr(condition.lhs, "is_Matrix", False):
+            continue
+        known = condition.lhs - condition.rhs
+        symbols = sorted(gap.free_symbols | known.free_symbols, key=domain.structure.key)
+        if len(symbols) > 3 or not all(isinstance(s, sp.Symbol) and s.is_extended_real for s in symbols):
+            continue
+        if not all(e.is_polynomial(*symbols) and sp.Poly(e, *symbols).total_degree() <= 2 for e in (gap, known)):
+            continue
+        multiplier = sp.Dummy("m", real=True)
+        system = [sp.diff(gap - multiplier * known, s) for s in symbols]
+        solve = functools.partial(sp.solve, [*system, known], [*symbols, multiplier], dict=True)
+        for solution in attempted(solve, [])[:4]:
+            values = {s: solution.get(s, s) for s in symbols}
+            if all(value.is_number and value.is_extended_real for value in values.values()):
+                yield (seen[0] if seen else {}) | values
 
 
 class _Descent:
     """Minimise the difference of the two sides over the real unknowns of the domain."""
 
-    def __init__(self, relation: Any, domain: Domain, seen: list[Point]) -> None:
-        self.domain, self.seen = domain, seen
-        self.solved = {symbol: values[0] for symbol, values in domain.solved.items()}
+    def __init__(self, relation: Any, domain: Domain, seen: list[Point], solved: dict[sp.Symbol, sp.Expr]) -> None:
+        self.domain, self.seen, self.solved = domain, seen, solved
+        self.random = random.Random(_SEED)
         self.expression = (relation.gts - relation.lts).subs(self.solved)
         self.symbols = [
             s for s in domain.free if s.is_extended_real and s.is_integer is not True and self.expression.has(s)
@@ -67,6 +96,8 @@ class _Descent:
         starts = [[float(p[s]) for s in self.symbols] for p in self.seen]
         starts = [start for start in starts if self._value(start) is not None]
         for start in [*sorted(starts, key=self._value)[:2], *starts[1::6][:2]]:
+            for weight in _BARRIERS if self.above else ():  # not to run aground on a boundary
+                start = self._descend(start, weight)
             end = self._descend(start)
             if self._value(end) <= 0:
                 yield self._point([sp.Rational(str(x)) for x in end])
@@ -86,25 +117,28 @@ class _Descent:
             if all(value.is_extended_real for value in values):
                 yield self._point(values)
 
-    def _value(self, coordinates: list[Any]) -> Any:
-        """The difference at a point of the domain, None outside of it."""
+    def _value(self, coordinates: list[Any], weight: float = 0.0) -> Any:
+        """The difference at a point of the domain, with a barrier along its boundary; None outside of it."""
         if max(map(abs, coordinates)) > _REACH:
             return None
         try:
-            if any(bound(*coordinates) <= 0 for bound in self.above):
+            inside = [bound(*coordinates) for bound in self.above]
+            if any(distance <= 0 for distance in inside):
                 return None
             value = self.gap(*coordinates)
+            if weight:
+                value -= weight * sum(math.log(min(distance, 1)) for distance in inside)
             return value if math.isfinite(value) else None
         except _CANNOT:
             return None
 
-    def _descend(self, start: list[Any]) -> list[Any]:
-        best, value = list(start), self._value(start)
+    def _descend(self, start: list[Any], weight: float = 0.0) -> list[Any]:
+        best, value = list(start), self._value(start, weight)
         step = [max(abs(x), 0.1) / 2 for x in best]
         for _ in range(45):
             moved = False
             for trial in self._moves(best, step):
-                new = self._value(trial)
+                new = self._value(trial, weight)
                 if new is not None and new < value:
                     best, value, moved = trial, new, True
             if not moved:
@@ -123,6 +157,9 @@ class _Descent:
             j = (i + 1) % len(point)
             for one, other in ((1, 1), (1, -1), (-1, 1), (-1, -1)) if j != i else ():
                 yield _moved(_moved(point, i, one * step[i]), j, other * step[j])
+        for _ in range(_SLANTED if self.above and len(point) > 1 else 0):  # along a boundary
+            scale = 4.0 ** -self.random.randrange(4)
+            yield [x + scale * s * self.random.gauss(0, 1) for x, s in zip(point, step)]
 
     def _point(self, coordinates: list[sp.Expr]) -> Point:
         point: Point = dict(zip(self.symbols, coordinates))

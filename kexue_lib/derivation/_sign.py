@@ -206,7 +206,7 @@ def _forms(expression: sp.Expr) -> Iterator[sp.Expr]:
 
 
 def _in_new_exponentials(expression: sp.Expr) -> sp.Expr:
-    """exp(x), exp(x/2), … of a real x as powers of one positive unknown, whose domain is no smaller."""
+    """exp(x), exp(x/2), … of a real x as powers of one positive unknown, above one with x; its domain is no smaller."""
     form = sp.expand(expression.rewrite(sp.exp), complex=False)
     for symbol in _real_symbols(form):
         waves = [wave for wave in form.atoms(sp.exp) if wave.has(symbol)]
@@ -215,6 +215,8 @@ def _in_new_exponentials(expression: sp.Expr) -> sp.Expr:
             continue
         unit = sp.Rational(1, sp.ilcm(1, *(factor.q for factor in factors)))
         base = sp.Dummy(f"exp_{symbol.name}", positive=True)
+        if symbol.is_nonnegative:
+            base = 1 + (base if symbol.is_positive else sp.Dummy(f"exp_{symbol.name}", nonnegative=True))
         replaced = form.xreplace({wave: base ** (factor / unit) for wave, factor in zip(waves, factors)})
         form = form if replaced.has(symbol) else replaced
     return form
@@ -431,14 +433,17 @@ def _rises_from(expression: sp.Expr, strict: bool, symbol: sp.Symbol, anchor: sp
 
 
 def _rises(form: sp.Expr, strict: bool, step: sp.Symbol, depth: int) -> bool:
+    """Whether the slope is not negative, or the slope's, as long as slopes get simpler, with both zero at the start."""
     slope = sp.diff(form, step)
     for f in _forms(slope):
         if _obvious(f, strict) or _by_factors(f, strict, (), depth - 1) or _by_coefficients(f, strict):
             return True
-    if depth <= 1:
+        if not strict and _by_range(f, False, 1):
+            return True
+    if depth <= 1 and not slope.count_ops() < form.count_ops():
         return False
     whole = slope.subs(step, (s := sp.Dummy("s", nonnegative=True)))
     start = sp.simplify(slope.subs(step, 0))
     if start.has(sp.nan, sp.zoo, sp.oo) or not _obvious(start, False) or not smooth(whole, s):
         return False
-    return _rises(slope, strict, step, depth - 1)
+    return _rises(slope, strict, step, max(depth - 1, 1))

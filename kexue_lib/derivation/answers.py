@@ -4,7 +4,8 @@ Runs wherever SymPy does, in a browser too; nothing here displays anything.
 """
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy as sp
@@ -23,6 +24,10 @@ from kexue_lib.derivation._unknowns import admits
 __all__ = ["again", "changed", "editable", "exercise"]
 
 _LIMIT = 30.0
+_READING = 10.0  # seconds of CPU for reading what was typed
+_PATIENCE = 15.0  # and for the numbers of one point: browsers run Python several times slower than computers do
+_HASTE = 0.4  # and for those that come before the proof of a claim which the book holds
+_SLOW = "it takes too long to read; are there large numbers in it?"
 _EASY = (0, 1, -1, 2, sp.Rational(1, 2), -2, 3)  # values that a reader can put in
 _EASY_MATRICES = tuple(
     sp.ImmutableMatrix(2, 2, entries)
@@ -31,13 +36,20 @@ _EASY_MATRICES = tuple(
 _MOST_EASY = 400
 
 
-def again(text: str, uses: Sequence[str] = (), *, seconds: float = _LIMIT) -> dict[str, Any]:
+def again(
+    text: str,
+    uses: Sequence[str] = (),
+    *,
+    seconds: float = _LIMIT,
+    tell: Callable[[int], None] = lambda points: None,
+) -> dict[str, Any]:
     """Decide a claim once more.
 
     Args:
         text: the claim's machine form.
         uses: the evidence of the claims that it builds on.
         seconds: CPU time that the attempts at a proof may take.
+        tell: hears, before a proof is sought, at how many points the claim was found true.
 
     Returns:
         "answer" ("proved", "checked", "false", "undefined", "undecided", "nothing to check"), "method" or "reason",
@@ -48,7 +60,8 @@ def again(text: str, uses: Sequence[str] = (), *, seconds: float = _LIMIT) -> di
     'proved'
     """
     found = form.read(text)
-    return _answer(found.statement, found.given, found.facts, found.induction, uses, seconds)
+    asked = typed.Read(found.statement, found.given)
+    return _answer(asked, found.facts, found.induction, uses, seconds, haste=_HASTE, tell=tell)
 
 
 def editable(text: str) -> dict[str, str]:
@@ -65,7 +78,14 @@ def editable(text: str) -> dict[str, str]:
 
 
 def changed(
-    symbols: str, given: str, statement: str, original: str = "", uses: Sequence[str] = (), *, seconds: float = _LIMIT
+    symbols: str,
+    given: str,
+    statement: str,
+    original: str = "",
+    uses: Sequence[str] = (),
+    *,
+    seconds: float = _LIMIT,
+    tell: Callable[[int], None] = lambda points: None,
 ) -> dict[str, Any]:
     """Decide what a reader typed.
 
@@ -76,6 +96,7 @@ def changed(
         original: the machine form of the claim that was changed; what it builds on may be built on.
         uses: the evidence of those claims.
         seconds: CPU time that the attempts at a proof may take.
+        tell: as for `again`.
 
     Returns:
         As `again`; where the answer is no, "values" (pairs of LaTeX), "formula" (the statement with them put in) and
@@ -85,12 +106,13 @@ def changed(
     [['x', '\\\\frac{1}{2}']]
     """
     try:
-        found, conditions = typed.read(typed.Typed(symbols, given, statement))
+        found = within(_READING, typed.read, typed.Typed(symbols, given, statement))
     except typed.TypedError as error:
-        place = {"field": error.field, "line": error.line, "column": error.column}
-        return {"answer": "unreadable", "reason": error.reason, **place}
-    facts, induction = _foundation(found, original)
-    return _answer(found, conditions, facts, induction, uses if facts else (), seconds)
+        return _unreadable(error.field, error.reason, error.line, error.column)
+    except OutOfTime:
+        return _unreadable("statement", _SLOW)
+    facts, induction = _foundation(found.statement, original)
+    return _answer(found, facts, induction, uses if facts else (), seconds, tell=tell)
 
 
 def exercise(
@@ -110,30 +132,35 @@ def exercise(
     'proved'
     """
     try:
-        conditions = typed.read(typed.Typed(symbols, given, "0 = 0"))[1]
-        theirs, ours = (_value(kind, text, symbols) for text in (answer, wanted))
+        conditions = typed.read(typed.Typed(symbols, given, "0 = 0")).given
+        theirs, ours = (within(_READING, _value, kind, text, symbols) for text in (answer, wanted))
     except typed.TypedError as error:
-        return {"answer": "unreadable", "reason": error.reason, "field": "answer", "line": 1, "column": error.column}
+        return _unreadable("answer", error.reason, 1, error.column)
+    except OutOfTime:
+        return _unreadable("answer", _SLOW)
     if theirs == ours:
         return {"answer": "proved", "method": "the same expression", "seconds": 0.0}
     if kind == "expression":
         try:
             statement = accept.equation("the answer", theirs, ours)
         except (TypeError, ValueError):
-            reason = "expected one expression, such as 2*x"
-            return {"answer": "unreadable", "reason": reason, "field": "answer", "line": 1, "column": 1}
+            return _unreadable("answer", "expected one expression, such as 2*x")
     elif theirs in (sp.true, sp.false):  # so by the assumptions
         statement = ours if theirs == sp.true else sp.Not(ours)
     else:
         statement = sp.Equivalent(theirs, ours, evaluate=False)
-    found = _answer(statement, conditions, (), (), (), seconds)
+    found = _answer(typed.Read(statement, conditions), (), (), (), seconds)
     return {key: value for key, value in found.items() if key != "formula"}  # it would give the solution away
 
 
 def _value(kind: str, text: str, symbols: str) -> Any:
     if kind == "expression":
         return typed.expression(text, symbols)
-    return typed.read(typed.Typed(symbols, "", text))[0]
+    return typed.read(typed.Typed(symbols, "", text)).whole
+
+
+def _unreadable(field: str, reason: str, line: int = 1, column: int = 1) -> dict[str, Any]:
+    return {"answer": "unreadable", "reason": reason, "field": field, "line": line, "column": column}
 
 
 def _foundation(statement: Any, original: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -148,22 +175,25 @@ def _foundation(statement: Any, original: str) -> tuple[tuple[Any, ...], tuple[A
 
 
 def _answer(
-    statement: Any,
-    given: Sequence[Any],
+    asked: typed.Read,
     facts: Sequence[Any],
     induction: Sequence[Any],
     uses: Sequence[str],
     seconds: float,
+    *,
+    haste: float = math.inf,
+    tell: Callable[[int], None] = lambda points: None,
 ) -> dict[str, Any]:
     start = cpu_seconds()
+    statement, given = asked.whole, asked.given
     try:
         _refuse_constants(statement)
-        conditions = accept.conditions("the statement", tuple(given))
+        conditions = accept.conditions("the statement", given)
         accept.check_names(statement, *conditions)
     except Refusal as refused:
-        return _no(statement, (), refused.named("it"), refused.counterexample) | _time(start)
+        return _no(asked._replace(given=()), refused.named("it"), refused.counterexample) | _time(start)
     except DerivationError as error:
-        return _no(statement, (), error, None) | _time(start)
+        return _no(asked._replace(given=()), error, None) | _time(start)
     except (TypeError, ValueError) as error:
         return {"answer": "undecided", "reason": str(error)} | _time(start)
     try:
@@ -171,19 +201,20 @@ def _answer(
             n, *base = induction
             conditions = tuple(c for c in conditions if c != sp.Ge(n, min(base)))
             at = lambda value: statement if value == n else statement.subs(n, value)
-            decide_induction(at, n, tuple(map(int, base)), conditions, list(facts), seconds)
+            decide_induction(at, n, tuple(map(int, base)), conditions, list(facts), seconds, patience=_PATIENCE)
             evidence, method = "proved", f"by induction from {n} = {min(base)}"
         else:
-            decision = decide(statement, conditions, list(facts), seconds)
+            manner = {"patience": _PATIENCE, "haste": haste, "tell": tell}
+            decision = decide(statement, conditions, list(facts), seconds, **manner)
             evidence, method = decision.evidence, decision.method
     except Refusal as refused:
-        return _no(statement, tuple(given), refused.named("it"), refused.counterexample) | _time(start)
+        return _no(asked, refused.named("it"), refused.counterexample) | _time(start)
     except OutOfTime:
         return {"answer": "undecided", "reason": "it took too long"} | _time(start)
     except Exception as error:  # a page has to answer: what fails inside of SymPy decides nothing
         return {"answer": "undecided", "reason": f"SymPy fails on it ({type(error).__name__})"} | _time(start)
     evidence = min([evidence, *uses], key=EVIDENCE.index)
-    return {"answer": evidence, "method": method, "formula": show.latex(statement)} | _time(start)
+    return {"answer": evidence, "method": method, "formula": show.latex(asked.statement)} | _time(start)
 
 
 def _refuse_constants(statement: Any) -> None:
@@ -199,18 +230,22 @@ def _time(start: float) -> dict[str, float]:
     return {"seconds": round(cpu_seconds() - start, 2)}
 
 
-def _no(statement: Any, given: tuple[Any, ...], error: DerivationError, point: dict[Any, Any] | None) -> dict[str, Any]:
+def _no(asked: typed.Read, error: DerivationError, point: dict[Any, Any] | None) -> dict[str, Any]:
     """The answer where a statement was refused: why, and at which values a reader can see it."""
+    statement = asked.whole
     reason = str(error).removeprefix("it: ").removeprefix("the statement: ")
     if isinstance(error, VacuousClaim):
         return {"answer": "nothing to check", "reason": reason}
     if point is None:
         return {"answer": "undecided", "reason": reason.removeprefix("could not decide: ")}
-    easy = _easy(statement, given, point)
+    easy = _easy(statement, asked.given, point)
     point = easy or point
     answer = "undefined" if reason.startswith("undefined") and not easy else "false"
     values = [[show.latex(unknown), show.latex(value)] for unknown, value in point.items()]
-    found = {"answer": answer, "reason": reason, "values": values, "formula": _put_in(statement, point)}
+    found = {"answer": answer, "reason": reason, "values": values, "formula": _put_in(asked.statement, point)}
+    zero = next((d for d in asked.divisors if attempted(lambda d=d: sp.simplify(d.subs(point)) == 0)), None)
+    if zero is not None:  # a divisor that SymPy cancelled
+        return found | {"answer": "undefined", "reason": f"dividing by {zero}"}
     of_matrices = any(getattr(side, "is_Matrix", False) for side in statement.args)
     if isinstance(statement, sp.core.relational.Relational) and easy and not of_matrices:
         left, right = (value_text(side, point) for side in statement.args)

@@ -8,7 +8,7 @@ import functools
 import itertools
 import keyword
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
@@ -17,7 +17,7 @@ from kexue_lib.derivation._matrices import MatrixSum
 from kexue_lib.derivation._recurrences import Recurrence
 from kexue_lib.derivation._typed_text import Typed, write
 
-__all__ = ["Typed", "TypedError", "expression", "read", "write"]
+__all__ = ["Read", "Typed", "TypedError", "expression", "read", "write"]
 
 _KINDS = ("real", "integer", "rational", "irrational", "complex", "imaginary", "prime", "even", "odd", "finite")
 _KINDS += ("positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero")
@@ -26,10 +26,12 @@ _OWN = {"ForEvery": ForEvery, "MatrixSum": MatrixSum, "Recurrence": Recurrence, 
 _FUNCTIONS = {"sqrt": sp.sqrt, "cbrt": sp.cbrt, "root": sp.root, "ln": sp.log, "abs": sp.Abs, "max": sp.Max}
 _FUNCTIONS |= {"min": sp.Min, "det": sp.Determinant, "trace": sp.Trace, "sum": sp.Sum, "product": sp.Product}
 _FUNCTIONS |= {"integral": sp.Integral, "limit": sp.Limit, "diff": sp.Derivative}
+_COUNTING = ("sympy.functions.combinatorial", "sympy.functions.special.gamma", "sympy.functions.special.zeta")
 _BINDING = {"Sum": "integer", "sum": "integer", "Product": "integer", "product": "integer", "Integral": "real"}
 _BINDING |= {"integral": "real"}
 _HINTS = {"e": "; Euler's number is E, its powers exp(x)", "i": "; the imaginary unit is I"}
 _LONGEST, _DEEPEST, _LARGEST = 4000, 40, 20  # characters, brackets within brackets, rows of a matrix
+_MOST_BITS, _MOST_COUNTED = 20_000, 2_000  # of a number written out; arguments of factorials and their kind
 _PYTHONS = {"≤": "<=", "≥": ">=", "≠": "!=", "−": "-", "·": "*", "×": "*", "∞": "oo", "^": "**", "lambda": "lambda_"}
 _PYTHONS |= {"π": "pi", "²": "**2", "³": "**3", "dir=": "dir="}
 _SIGNS = {ast.Lt: sp.Lt, ast.LtE: sp.Le, ast.Gt: sp.Gt, ast.GtE: sp.Ge, ast.Eq: sp.Eq, ast.NotEq: sp.Ne}
@@ -50,24 +52,40 @@ class TypedError(ValueError):
         self.field, self.line, self.column, self.reason = field, line, column, reason
 
 
-def read(typed: Typed) -> tuple[Any, tuple[Any, ...]]:
+class Read(NamedTuple):
+    """A statement, its conditions, and the divisors that must not vanish though SymPy cancels them."""
+
+    statement: Any
+    given: tuple[Any, ...]
+    divisors: tuple[Any, ...] = ()
+
+    @property
+    def whole(self) -> Any:
+        """The statement, and that no cancelled divisor is zero."""
+        return sp.And(self.statement, *(sp.Ne(d, 0) for d in self.divisors)) if self.divisors else self.statement
+
+
+def read(typed: Typed) -> Read:
     """The statement and its conditions.
 
     Raises:
         TypedError: naming the place.
 
     >>> read(Typed("x: real", "x > 1", "x^2 >= x"))
-    (x**2 >= x, (x > 1,))
+    Read(statement=x**2 >= x, given=(x > 1,), divisors=())
+    >>> read(Typed("x: real", "", "x^2/x = x + 1")).divisors
+    (x,)
     """
     names = _declared(typed.symbols)
     given = []
     for number, line in enumerate(typed.given.splitlines(), 1):
         if line.strip():
-            given.append(_relation("conditions", number, line, names))
+            given.append(_relation("conditions", number, line, names).whole)
     lines = [line for line in typed.statement.splitlines() if line.strip()]
     if not lines:
         raise TypedError("statement", 1, 1, "there is none; type one, such as x**2 >= 0")
-    return _relation("statement", 1, " ".join(typed.statement.splitlines()), names), tuple(given)
+    found = _relation("statement", 1, " ".join(typed.statement.splitlines()), names)
+    return found._replace(given=tuple(given))
 
 
 def expression(text: str, symbols: str) -> Any:
@@ -142,13 +160,13 @@ def _declaration(name: str, kind: str, line: int, names: _Names) -> Any:
         raise TypedError("symbols", line, 1, f"{name} cannot be {kind}") from error
 
 
-def _relation(field: str, line: int, text: str, names: _Names) -> Any:
-    found = _Reader(field, line, text, names).relation()
+def _relation(field: str, line: int, text: str, names: _Names) -> Read:
+    found, divisors = _Reader(field, line, text, names).relation()
     if found in (True, False):
-        return sp.true if found else sp.false
+        return Read(sp.true if found else sp.false, (), divisors)
     if not isinstance(found, sp.logic.boolalg.Boolean) or isinstance(found, sp.Symbol):
         raise TypedError(field, line, 1, "this is a value; expected a statement, such as one with =, < or >=")
-    return found
+    return Read(found, (), divisors)
 
 
 class _Reader:
@@ -186,8 +204,8 @@ class _Reader:
                 if isinstance(first, ast.Name) and first.id not in self.names:
                     self.names[first.id] = sp.Symbol(first.id, **{_BINDING[call.func.id]: True})
 
-    def relation(self) -> Any:
-        """The statement, and that no divisor is zero which SymPy cancelled while it read the statement."""
+    def relation(self) -> tuple[Any, tuple[Any, ...]]:
+        """The statement, and the divisors that SymPy cancelled while it read the statement."""
         found = self._relation()
         held = {part.base for part in found.atoms(sp.Pow) if part.exp.could_extract_minus_sign()}
         factors = (f for d in self.divisors for f in sp.Mul.make_args(d))
@@ -195,7 +213,7 @@ class _Reader:
         lost = [
             f for f in dict.fromkeys(lost) if f.free_symbols and not f.free_symbols & self.bound and not f.is_Matrix
         ]
-        return sp.And(found, *(sp.Ne(factor, 0) for factor in lost if sp.Ne(factor, 0) != sp.true)) if lost else found
+        return found, tuple(factor for factor in lost if sp.Ne(factor, 0) != sp.true)
 
     def _relation(self) -> Any:
         """The statement; a relation at its top keeps both sides as they were typed."""
@@ -309,6 +327,12 @@ class _Reader:
         if kind is ast.Pow:
             if getattr(right, "is_negative", False):
                 self.divisors.append(left)
+            if (
+                getattr(right, "is_Integer", False)
+                and getattr(left, "is_Rational", False)
+                and _is_too_long(left, right)
+            ):
+                raise self._wrong(e, "this number has too many digits to be written out")
             return left**right
         connective = {ast.BitAnd: sp.And, ast.BitOr: sp.Or, ast.RShift: sp.Implies}.get(kind)
         if connective is not None:
@@ -353,9 +377,18 @@ class _Reader:
         count = self.names.arguments.setdefault(head.__name__, len(arguments)) if head in self.names.values() else None
         if count not in (None, len(arguments)):
             raise self._wrong(e, f"{head.__name__} is used with {count} arguments elsewhere")
+        if (head.__module__ or "").startswith(_COUNTING) and any(
+            getattr(a, "is_Integer", False) and abs(a) > _MOST_COUNTED for a in arguments
+        ):
+            raise self._wrong(e, f"with numbers, {head.__name__} is read up to {_MOST_COUNTED}")
         found = head(*arguments, **options)
         self.bound |= set(getattr(found, "bound_symbols", ()))
         return found
+
+
+def _is_too_long(base: sp.Rational, exponent: sp.Integer) -> bool:
+    """Whether a power would be too long."""
+    return abs(int(exponent)) * max(base.p.bit_length(), base.q.bit_length()) > _MOST_BITS
 
 
 @functools.cache

@@ -93,7 +93,7 @@ def test_what_cannot_be_read_says_where_and_why(symbols, given, statement, place
 )
 def test_what_is_printed_is_read_back(statement, given):
     text = typed.write(statement, given)
-    again = typed.write(*typed.read(text))
+    again = typed.write(*typed.read(text)[:2])
     assert again == text
 
 
@@ -123,8 +123,13 @@ def test_every_claim_of_the_book_can_be_edited():
         ("x: real", "", "1 = 2", "false"),
         ("", "", "log(0.9) = log(9/10)", "nothing to check"),  # decimals are exact
         ("", "", "cos(0.1) > cos(1/10)", "false"),
-        ("x: real", "", "x*(x - 1)/(x - 1) <= x", "false"),  # SymPy cancels the pole while it reads
-        ("x: real", "", "x/x = 1", "false"),
+        ("x: real", "", "x*(x - 1)/(x - 1) <= x", "undefined"),  # SymPy cancels the pole while it reads
+        ("x: real", "", "x/x = 1", "undefined"),
+        ("x: real", "x != 0", "x^2/x = x + 1", "false"),
+        ("x: real", "", "9^9^9 > x", "unreadable"),
+        ("x: real", "", "factorial(10^7) > x", "unreadable"),
+        ("x: real", "", "2^1000 > 10^300", "proved"),
+        ("x, y: real", "x^2 + y^2 = 1", "x*y <= 1/2", "proved"),
         ("x: positive", "", "x/x = 1", "nothing to check"),
         ("", "", "0/0 = 0/0", "unreadable"),
         ("x: real", "", "x >= 0 | x < 0", "unreadable"),  # Python's | binds tighter than its comparisons

@@ -101,6 +101,12 @@ def test_a_reader_checks_changes_breaks_and_stops(visitor: Visitor, engine: Path
             card.get_by_role("button", name="Decide").click()
             card.get_by_role("button", name="Stop").click()
             answer.get_by_text("Stopped.").wait_for()
+        card.get_by_role("button", name="Decide").click()
+        other = tab.locator("#claim-squareplus-C4")
+        other.get_by_text("Check again").click()
+        card.get_by_role("button", name="Stop").click()
+        other.locator(f".live-again {BADGE}").get_by_text("proved").wait_for()  # stopping one question stops no other
+        assert answer.inner_text() == "Stopped."
         assert not visit.console + visit.foreign
 
 

@@ -1,8 +1,10 @@
 """Inequalities, and statements under conditions."""
 
+import functools
+
 import sympy as sp
 from sympy import Rational as Q
-from sympy import cos, exp, log, sqrt, tanh
+from sympy import cos, exp, log, sin, sqrt, tanh
 
 from ._table import Table, a, a1, a2, a3, b, b1, b2, b3, c, k, n, p, q, r, root, sigmoid, soft, t, x, y, z
 
@@ -74,3 +76,21 @@ says("sum by comparison", sp.Sum(1 / k**2, (k, 1, n)) <= 2 - 1 / n, sp.Sum(1 / k
 says("entropy above collision", -a * log(a) >= a * (1 - a), -a * log(a) > a * (1 - a))
 says("small dip", x**2 - 2 * x + 1 + Q(1, 10**6) > 0, (x - Q(217, 100)) ** 2 > Q(1, 10**6))
 says("growing sum", sp.Sum(1 / k, (k, 1, n)) >= 1, sp.Sum(1 / k, (k, 1, n)) > 1)
+
+# --- polynomials under a condition, and on the line -------------------------------------------------------------------
+circle, disc = sp.Eq(x**2 + y**2, 1), x**2 + y**2 < 1
+says("product on a circle", x * y <= Q(1, 2), x * y <= Q(49, 100), given=[circle], wrong_given=[circle])
+says("line over a circle", 2 * x + 3 * y <= sqrt(13), 2 * x + 3 * y < sqrt(13), given=[circle], wrong_given=[circle])
+says("line over a disc", 2 * x + 3 * y < sqrt(13), 2 * x + 3 * y < Q(36, 10), given=[disc], wrong_given=[disc])
+ball = [x**2 + y**2 + z**2 <= 1]
+says("plane over a ball", 3 * x + 4 * y + 5 * z <= sqrt(50), 3 * x + 4 * y + 5 * z < 7, given=ball)
+says("hyperbola outside a circle", x**2 + y**2 >= 2, x**2 + y**2 > 2, given=[sp.Eq(x * y, 1)])
+says("distance between circles", x**2 + y**2 >= 4, x**2 + y**2 > 4, given=[(x - 3) ** 2 + y**2 <= 1])
+same = functools.partial(sp.Equivalent, evaluate=False)
+says("root of a cube", same(x > 1, x**3 > 1), same(x > 1, x**4 > 1))
+says("inside an interval", same(x**2 <= 2, x**4 <= 4), same(x**2 <= 2, x**3 <= sqrt(8)))
+says("only real root", sp.Eq(x, 1), sp.Eq(x, 1), given=[sp.Eq(x**3, 1)], wrong_given=[sp.Eq(x**2, 1)])
+says("three irrational roots", same((x**3 - 3 * x + 1) ** 2 > 0, sp.Ne(x**3 - 3 * x + 1, 0)), same(x**3 > 3 * x, x > 0))
+says("second order of the exponential", exp(r) >= 1 + r + r**2 / 2, exp(x) >= 1 + x + x**2 / 2)
+says("third order of the sine", sin(r) >= r - r**3 / 6, sin(r) >= r - r**3 / 7)
+says("second order of the cosine", cos(x) >= 1 - x**2 / 2, cos(x) >= 1 - x**2 / 3)
