@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sympy as sp
+from test_pairs import UNDECIDED
 
 from kexue_lib.derivation import Derivation, DerivationError, ForEvery, MatrixSum, Recurrence, _display, form
 
@@ -310,7 +311,7 @@ def test_pairs_and_doctests_hold_without_threads_and_torch():
         "print('doctests', failed)",
         "from cases import PAIRS",
         "wrong = []",
-        "for pair in PAIRS[::24]:",
+        f"for pair in [pair for pair in PAIRS if pair.name not in {sorted(UNDECIDED)!r}][::24]:",
         "    d = Derivation('demo', time_limit=30.0)",
         "    try: pair.true(d, 't')",
         "    except DerivationError as error: wrong.append((pair.name, str(error)))",
