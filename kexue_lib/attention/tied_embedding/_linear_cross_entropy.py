@@ -76,8 +76,8 @@ def linear_cross_entropy(
         TypeError: floating ``targets``, or ``weight`` of another dtype than ``hidden`` outside of autocast.
 
     Cost: 6 rows n d operations with gradient, the same as with all logits, and 2 rows n d without; ``chunk_size`` × n
-    numbers at once, beside the gradients (that of ``weight`` in float32). Source: the idea is that of Wijmans et al.,
-    *Cut Your Losses*, arXiv 2411.09009.
+    numbers at once, beside the gradients (that of ``weight`` in float32, and twice in the backward pass). Source: the
+    idea is that of Wijmans et al., *Cut Your Losses*, arXiv 2411.09009.
 
     >>> hidden, weight = torch.eye(3), torch.eye(3)
     >>> linear_cross_entropy(hidden, weight, torch.tensor([0, 1, -100]))

@@ -27,7 +27,7 @@ RATES = tuple(3e-3 * RUNG**j for j in range(-3, 5))
 HEADS = {name: name for name in ("tied", "scaled", "swap", "untied")} | {"scaled, embedding × √d": "scaled"}
 SWEEP_STEPS, LONG_STEPS, SEEDS, DIVERGED = 100, 400, range(1, 9), 1000.0
 DEFAULT = (WIDTH**-0.5, 3e-3)
-NEGATIVE = (0, 32, 64, 96, 128)
+NEGATIVE, SIGN_MARKS = (32, 64, 96, 128), (25, SWEEP_STEPS)
 SMALL = {"log n/d": math.log(VOCABULARY) / WIDTH, "1/d": 1 / WIDTH}
 MARKS = (0, 10, 25, 100, LONG_STEPS)
 AT_SMALL = ("tied, σ = log n/d", "swap, σ = log n/d", "untied, σ = log n/d", "tied, σ = 1/d", "untied, σ = 1/d")
@@ -174,13 +174,11 @@ def main() -> None:
         tuned[head]["losses"] = [run(head, (SIGMAS[i], RATES[j]), seed, **options)[0] for seed in SEEDS]
         print(head, i, j, tuned[head]["losses"], flush=True)
     long = {kind: {head: longer(kind, head, data) for head in heads} for kind, heads in LONG.items()}
-    signs = {}
-    for name, point in (("σ = 1/√d", DEFAULT), ("σ = log n/d", (SMALL["log n/d"], DEFAULT[1]))):
-        options = {"steps": SWEEP_STEPS, "marks": (SWEEP_STEPS,)}
-        turned = lambda k, point=point, options=options: [
-            run("tied", point, s, **options, negative=k)[0] for s in SEEDS
-        ]
-        signs[name] = {str(k): turned(k) for k in NEGATIVE}
+    turned = lambda sigma, k, seed: run(
+        "tied", (sigma, DEFAULT[1]), seed, steps=SWEEP_STEPS, marks=SIGN_MARKS, negative=k
+    )
+    at = {"σ = 1/√d": DEFAULT[0]} | {f"σ = {name}": sigma for name, sigma in SMALL.items()}
+    signs = {name: {str(k): [turned(sigma, k, seed) for seed in SEEDS] for k in NEGATIVE} for name, sigma in at.items()}
     content = {"sweep": sweep, "tuned": tuned, "long": long, "signs": signs, "gpt2": first_losses_of_gpt2()}
     summary = {"seed": [0, *SEEDS], "steps": [SWEEP_STEPS, LONG_STEPS], "marks": MARKS, "sigmas": rounded(SIGMAS)}
     summary |= {"rates": rounded(RATES)}
