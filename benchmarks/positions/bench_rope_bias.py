@@ -1,12 +1,15 @@
-"""rope_bias beside the ways one would write by hand: an explicit mask of biases, and a loop over diagonals.
+"""rope_bias beside its rivals: an explicit mask of biases, FlexAttention, and a loop over diagonals.
 
 Run: python -m benchmarks.positions.bench_rope_bias [--save]
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.measure import Report
@@ -15,18 +18,33 @@ from kexue_lib.positions.rope import RotaryEmbedding
 from kexue_lib.positions.rope_bias import append_kernel, distance_profile, rotary_kernel
 
 
-def by_mask(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Tensor:
+def mask_of(n: int, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Tensor:
     """The kernel at all distances, gathered into an n × n mask."""
-    place = torch.arange(q.shape[-2])
+    place = torch.arange(n)
     distance = place[:, None] - place
-    mask = rotary_kernel(a, b, place, rope.inv_freq)[:, distance.clamp(min=0)] * q.shape[-1] ** -0.5
-    mask.masked_fill_(distance < 0, -torch.inf)
-    return scaled_dot_product_attention(*rope(q, k), v, attn_mask=mask[None])
+    mask = rotary_kernel(a, b, place, rope.inv_freq)[:, distance.clamp(min=0)] * a.shape[-1] ** -0.5
+    return mask.masked_fill_(distance < 0, -torch.inf)[None]
+
+
+def by_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rope: RotaryEmbedding) -> Tensor:
+    return scaled_dot_product_attention(*rope(q, k), v, attn_mask=mask)
 
 
 def by_width(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Tensor:
     """The kernel as more components of queries and keys."""
     return attention(*append_kernel(q, k, a, b, rope.inv_freq), v, causal=True, scale=q.shape[-1] ** -0.5)
+
+
+def flex(n: int, a: Tensor, b: Tensor, rope: RotaryEmbedding) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """FlexAttention, compiled, that looks the kernel up by distance; the table is made once."""
+    values = rotary_kernel(a, b, torch.arange(n), rope.inv_freq) * a.shape[-1] ** -0.5
+    causal = create_block_mask(lambda batch, head, i, j: i >= j, None, None, n, n, device="cpu")
+    compiled = torch.compile(flex_attention)
+
+    def added(score: Tensor, batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return score + values[head, (i - j).clamp(min=0)]
+
+    return lambda q, k, v: compiled(*rope(q, k), v, score_mod=added, block_mask=causal)
 
 
 def by_loop(scores: Tensor) -> Tensor:
@@ -40,13 +58,17 @@ def main() -> None:
     q, k, v = torch.randn(3, 1, 4, 4096, 64).unbind()
     a, b = torch.randn(2, 4, 64).unbind()
     rope = RotaryEmbedding(64)
-    apart = (by_width(q, k, v, a, b, rope) - by_mask(q, k, v, a, b, rope)).abs().max().item()
-    report.number("largest difference of the two ways", apart)
+    mask, by_flex = mask_of(4096, a, b, rope), flex(4096, a, b, rope)
+    wide = by_width(q, k, v, a, b, rope)
+    apart = max((wide - x).abs().max().item() for x in (by_mask(q, k, v, mask, rope), by_flex(q, k, v)))
+    report.number("largest difference of the three ways", apart)
     report.compare(
         "causal attention with a kernel, (1, 4, 4096, 64), float32",
         {
             "append_kernel": lambda: by_width(q, k, v, a, b, rope),
-            "n × n mask": lambda: by_mask(q, k, v, a, b, rope),
+            "n × n mask, made anew": lambda: by_mask(q, k, v, mask_of(4096, a, b, rope), rope),
+            "n × n mask, kept": lambda: by_mask(q, k, v, mask, rope),
+            "FlexAttention, compiled": lambda: by_flex(q, k, v),
             "no kernel at all": lambda: attention(*rope(q, k), v, causal=True),
         },
         baseline="append_kernel",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kexue_lib.attention.core import DecoderLM, attention
 from kexue_lib.checkpoints import load, names, rounded, save
-from kexue_lib.positions.rope import RotaryEmbedding
-from kexue_lib.positions.rope_bias import KernelRotary, QueryKeyBias, bias_coefficients, sandwich_biases
+from kexue_lib.positions.rope import RotaryEmbedding, inverse_frequencies
+from kexue_lib.positions.rope_bias import KernelRotary, QueryKeyBias, bias_coefficients, fit_biases, sandwich_biases
 from kexue_lib.positions.tiny_lm import (
     SEEDS,
     TRAIN_LENGTH,
@@ -27,19 +27,45 @@ from kexue_lib.positions.tiny_lm import (
 )
 from kexue_lib.training import FitResult, fit, warmup_linear
 
-__all__ = ["KINDS", "LENGTHS", "METHODS", "SHORT", "STEPS", "main", "measure", "prepared", "runs", "store", "train"]
+__all__ = [
+    "KINDS",
+    "LENGTHS",
+    "METHODS",
+    "SHORT",
+    "STEPS",
+    "falling",
+    "main",
+    "measure",
+    "prepared",
+    "runs",
+    "store",
+    "train",
+]
 
 STEPS, SHORT, BATCH, RATE, WINDOWS = 2000, 700, 32, 3e-3, 48
 LENGTHS = (64, 128, 256, 512, 1024)
 KINDS = ("text", "rep96", "rep48")
-METHODS = ("plain", "zero", "sandwich", "kernel", "kernel after", "window")
+METHODS = ("plain", "zero", "sandwich", "kernel", "kernel after", "line after", "bent after", "window")
 HEADS, DIM = tiny_config().n_heads, tiny_config().width
 STRENGTH = math.sqrt(DIM) / 2  # one half for each pair in scores after the division by √d
 NAME = "positions/rope_bias"
 
 
+def falling(start: int, slope: float) -> tuple[Tensor, Tensor]:
+    """Return two biases whose kernel, in scaled scores, is flat up to a distance and falls as a line beyond it.
+
+    Fitted on all distances that are read: 0 to the largest of ``LENGTHS``.
+
+    Args:
+        start: distance from which it falls; 0 is ALiBi's line.
+        slope: of the fall, for each byte.
+    """
+    beyond = (torch.arange(LENGTHS[-1] + 1) - start).clamp(min=0)
+    return fit_biases(-slope * beyond * math.sqrt(DIM), inverse_frequencies(DIM))
+
+
 class SlidingWindow(RotaryEmbedding):
-    """Rotary positions where a query sees the last ``TRAIN_LENGTH`` keys only.
+    """Rotary positions where a query sees the last ``TRAIN_LENGTH`` keys only, in every layer.
 
     Args:
         dim: head dimension.
@@ -65,13 +91,20 @@ def read_as(method: str, seed: int, steps: int) -> dict[str, RotaryEmbedding | N
 
     Args:
         method: that it was trained with. The shared plain models are also read through a sliding window
-            (``"window"``) and with Sandwich's kernel that they were not trained with (``"kernel after"``).
+            (``"window"``) and with kernels that they were not trained with: Sandwich's (``"kernel after"``), a line
+            (``"line after"``) and a line that is flat up to ``TRAIN_LENGTH`` (``"bent after"``).
         seed: of the training.
         steps: of the training.
     """
     if method != "plain" or steps != STEPS or seed not in SEEDS:
         return {method: None}
-    return {"plain": None, "window": SlidingWindow(DIM), "kernel after": KernelRotary(*sandwich_biases(DIM, STRENGTH))}
+    kernels_after = {
+        "kernel after": sandwich_biases(DIM, STRENGTH),
+        "line after": falling(0, 1 / 16),
+        "bent after": falling(TRAIN_LENGTH, 1 / 8),
+    }
+    added = {name: KernelRotary(*biases) for name, biases in kernels_after.items()}
+    return {"plain": None, "window": SlidingWindow(DIM), **added}
 
 
 def prepared(method: str, seed: int) -> DecoderLM:
@@ -175,13 +208,14 @@ def main() -> None:
     rows = load(NAME)[0]["rows"] if NAME in names() else []
     done = {(row["method"], row["seed"], row["steps"]) for row in rows}
     for method, seed, steps in runs():
-        if (method, seed, steps) in done:
+        missing = {x: p for x, p in read_as(method, seed, steps).items() if (x, seed, steps) not in done}
+        if not missing:
             continue
         if (method, steps) == ("plain", STEPS) and seed in SEEDS:
             model = load_tiny_lm(seed=seed)
         else:
             model = train(method, seed, steps=steps).model.half().float().eval()  # as the tiny models are stored
-        for name, position in read_as(method, seed, steps).items():
+        for name, position in missing.items():
             model.position = model.position if position is None else position
             rows.append({"method": name, "seed": seed, "steps": steps, **measure(model), "kernels": kernels(model)})
         store(rows)
