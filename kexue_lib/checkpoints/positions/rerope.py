@@ -1,13 +1,15 @@
 """How rectified distances do on the tiny byte models: windows, factors and lengths, three seeds each.
 
-Run by ``python -m kexue_lib.checkpoints.positions.rerope`` with one thread, about fifteen minutes."""
+Run by ``python -m kexue_lib.checkpoints.positions.rerope`` with one thread, about twenty-five minutes."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kexue_lib.attention.core import DecoderLM, attention
@@ -20,13 +22,13 @@ from kexue_lib.positions.tiny_lm import (
     Variant,
     evaluation_batch,
     last_bytes_accuracy,
-    last_bytes_loss,
     load_tiny_lm,
 )
 
 __all__ = [
     "CURVES",
     "FACTOR",
+    "FRESH",
     "LEAKY",
     "LENGTHS",
     "METHODS",
@@ -37,7 +39,7 @@ __all__ = [
     "Windowed",
     "accuracy",
     "curves_of",
-    "losses_of",
+    "fresh_text",
     "main",
     "position_of",
     "sweep_of",
@@ -68,6 +70,10 @@ CURVES = {
     "log n trained": ("none", "rerope 32", "leaky 32 32"),
 }
 SWEPT = tuple(range(12, 65))
+FRESH = {
+    "plain": ("none", "window 32", "window 48", "rerope 16", "rerope 32", "leaky 32 32"),
+    "log n after": ("rerope 16", "rerope 32", "leaky 32 32"),
+}
 
 
 class Windowed(RotaryEmbedding):
@@ -191,27 +197,36 @@ def curves_of(scale: str, kind: Literal["rep96", "text"]) -> dict[str, list[list
     return {m: [[accuracy(m, scale, s, kind, n) for s in SEEDS] for n in LENGTHS] for m in CURVES[scale]}
 
 
-def losses_of(scale: str) -> dict[str, list[list[float]]]:
-    """Return, per method, the loss on the last 32 bytes of text, ``[length][seed]``, in nats per byte.
+@torch.no_grad()
+def fresh_text(method: str, scale: str) -> dict[str, list[list[list[float]]]]:
+    """Return loss (nats) and accuracy of the last 32 bytes of other windows of text, ``[length][seed][group]``.
+
+    Windows of all lengths end at the same bytes: only what stands before them differs.
+
+    Args:
+        method: one of ``METHODS``.
+        scale: one of ``SCALES``.
+    """
+    groups = evaluation_batch("text", LENGTHS[-1] + 1, 240, generator=torch.Generator().manual_seed(2)).split(15)
+    models = [model_with(method, scale, seed) for seed in SEEDS]
+    loss = torch.zeros(len(LENGTHS), len(models), len(groups), dtype=torch.float64)
+    hits = torch.zeros_like(loss)
+    # Two layers of a window look back less than 128 bytes from the last 32: longer context changes nothing.
+    lengths = [min(n, 128) if method.startswith("window") else n for n in LENGTHS]
+    for (x, n), (y, model), (z, group) in product(enumerate(lengths), enumerate(models), enumerate(groups)):
+        logits = model.head(model(group[:, -n - 1 : -1], return_hidden=True)[:, -32:]).double()
+        loss[x, y, z] = F.cross_entropy(logits.flatten(0, 1), group[:, -32:].flatten())
+        hits[x, y, z] = (logits.argmax(-1) == group[:, -32:]).double().mean()
+    return {"loss": loss.tolist(), "accuracy": hits.tolist()}
+
+
+def sweep_of(scale: str) -> list[list[float]]:
+    """Return accuracies ``[window][seed]`` of ReRoPE on the repetition at 8 times the training length, for ``SWEPT``.
 
     Args:
         scale: one of ``SCALES``.
     """
-    tokens = windows("text", LENGTHS[-1])
-    # Windows of all lengths end at the same bytes: only what stands before them differs.
-    return {
-        m: [[last_bytes_loss(model_with(m, scale, s), tokens[:, -n - 1 :], last=32) for s in SEEDS] for n in LENGTHS]
-        for m in CURVES[scale]
-    }
-
-
-def sweep_of(kind: Literal["rep96", "text"]) -> list[list[float]]:
-    """Return accuracies ``[window][seed]`` of ReRoPE at 8 times the training length, for the windows ``SWEPT``.
-
-    Args:
-        kind: ``"rep96"`` or ``"text"``.
-    """
-    return [[accuracy(f"rerope {w}", "plain", s, kind, FACTOR * TRAIN_LENGTH) for s in SEEDS] for w in SWEPT]
+    return [[accuracy(f"rerope {w}", scale, s, "rep96", FACTOR * TRAIN_LENGTH) for s in SEEDS] for w in SWEPT]
 
 
 def main() -> None:
@@ -226,9 +241,9 @@ def main() -> None:
         "leaky": LEAKY,
         "swept": SWEPT,
         "table": {scale: table_of(scale) for scale in SCALES},
-        "sweep": sweep_of("rep96"),
+        "sweep": {scale: sweep_of(scale) for scale in SCALES[:2]},
         "curves": {scale: {kind: curves_of(scale, kind) for kind in KINDS} for scale in SCALES},
-        "losses": {scale: losses_of(scale) for scale in SCALES[:2]},
+        "fresh text": {scale: {m: fresh_text(m, scale) for m in FRESH[scale]} for scale in FRESH},
     }
     summary = {"seed": list(SEEDS), "steps": 0, "factor": FACTOR, "windows": WINDOWS}
     save("positions/rerope", rounded(content), made_with=summary)
