@@ -14,6 +14,7 @@ from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._indexed_facts import ForEvery
 from kexue_lib.derivation._letters import is_matrix
+from kexue_lib.derivation._line import failing_value
 from kexue_lib.derivation._points import Domain, Point, counterexample
 from kexue_lib.derivation._search import suspects
 from kexue_lib.derivation._time import OutOfTime, cpu_seconds, within
@@ -79,7 +80,15 @@ class NumericalTest:
             self.spent += cpu_seconds() - start
 
     def search(self) -> None:
-        """Look for the point where an inequality is closest to failing; raise if it fails there."""
+        """Look for the point where an inequality is closest to failing; raise if it fails there.
+
+        A statement about polynomials in one unknown fails where exact arithmetic says so.
+        """
+        value = attempted(lambda: failing_value(self.statement, self.domain.given), None)
+        if value is not None:
+            point = {next(iter(self.statement.free_symbols)): value}
+            self.judge(point, _truth(self.statement, point))
+            raise Refusal(f"false at {', '.join(f'{symbol} = {at}' for symbol, at in point.items())}", point)
         for relation in sp.And.make_args(self.statement):
             if not isinstance(relation, (sp.Lt, sp.Le, sp.Gt, sp.Ge)):
                 continue

@@ -53,7 +53,13 @@ class TypedError(ValueError):
 
 
 class Read(NamedTuple):
-    """A statement, its conditions, and the divisors that must not vanish though SymPy cancels them."""
+    """A statement that was read.
+
+    Attributes:
+        statement: as SymPy holds it.
+        given: its conditions.
+        divisors: what must not vanish, though SymPy cancelled it while the statement was read.
+    """
 
     statement: Any
     given: tuple[Any, ...]

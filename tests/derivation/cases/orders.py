@@ -6,7 +6,7 @@ import sympy as sp
 from sympy import Rational as Q
 from sympy import cos, exp, log, sin, sqrt, tanh
 
-from ._table import Table, a, a1, a2, a3, b, b1, b2, b3, c, k, n, p, q, r, root, sigmoid, soft, t, x, y, z
+from ._table import Table, a, a1, a2, a3, b, b1, b2, b3, c, k, m, n, p, q, r, root, sigmoid, soft, t, x, y, z
 
 TABLE = Table("orders")
 eq, says = TABLE.eq, TABLE.says
@@ -94,3 +94,9 @@ says("three irrational roots", same((x**3 - 3 * x + 1) ** 2 > 0, sp.Ne(x**3 - 3 
 says("second order of the exponential", exp(r) >= 1 + r + r**2 / 2, exp(x) >= 1 + x + x**2 / 2)
 says("third order of the sine", sin(r) >= r - r**3 / 6, sin(r) >= r - r**3 / 7)
 says("second order of the cosine", cos(x) >= 1 - x**2 / 2, cos(x) >= 1 - x**2 / 3)
+says("whole numbers around a dip", m**2 + 6 >= 5 * m, m**2 + 6 > 5 * m)
+says("no whole root", sp.Ne(m**2, 2), sp.Ne(m**2, 61009))
+says("narrow dip", x**2 - 4 * x + 4 + Q(1, 10**40) > 0, (x - Q(12345678, 10**7)) ** 2 > Q(1, 10**30))
+sextic = sp.expand((x**3 - 3 * x + 1) ** 2)
+says("irrational zero", sextic >= 0, sextic > 0)
+says("bounded whole number", n**2 <= 16, n**2 <= 15, given=[n < 5])
