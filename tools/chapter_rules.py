@@ -252,14 +252,19 @@ def standard_faults(chapter: Chapter) -> list[str]:
 
 
 def call_faults(code: str) -> list[str]:
-    """Return the verdicts and measured claims of a cell that hold no value of the run.
+    """Return the verdicts and measured claims of a cell that hold no value of the run, and tables that nobody sees.
 
     Args:
         code: the cell's source.
     """
     plain = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
-    found = []
-    for call in ast.walk(ast.parse(plain)):
+    tree = ast.parse(plain)
+    found = [
+        f"{ast.unparse(line)[:60]} is not shown: a table has to be the last line of its cell"
+        for line in tree.body[:-1]
+        if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call) and ast.unparse(line.value.func) == "table"
+    ]
+    for call in ast.walk(tree):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
             continue
         title = ast.unparse(call.args[0])

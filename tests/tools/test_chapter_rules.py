@@ -69,6 +69,7 @@ FAULTS = {
     "81 columns": lambda c: code(c, "x" * 81),
     "'obtained' holds no value": lambda c: code(c, RUN.replace('f"{ratio:.1f}"', '"3 of 3"')),
     "'observed' holds no value": lambda c: code(c, MEASURED.replace("ratio,", "3 / 2,")),
+    "is not shown": lambda c: code(c, "table(rows, names)\nprint(rows)"),
     "did not render: '\\\\displaystyle \\rho": lambda c: c["cells"][1]["outputs"][0]["data"].update(
         {"text/latex": "\\displaystyle \rho_1"}
     ),

@@ -98,8 +98,7 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
     Cost: some five passes over x for α = 1.5 and 2, up to 2 about three times that, beyond 2 about ten times.
     Source: article 10145; arXiv 1905.05702; gradient to α: arXiv 1909.00015.
 
-    >>> x = torch.tensor([1.0, 0.5, -1.0]).expand(2, 3)
-    >>> entmax(x, torch.tensor([[1.0001], [2.0]])).round(decimals=3)
+    >>> entmax(torch.tensor([1.0, 0.5, -1.0]).expand(2, 3), torch.tensor([[1.0001], [2.0]])).round(decimals=3)
     tensor([[0.5740, 0.3480, 0.0780],
             [0.7500, 0.2500, 0.0000]])
     """
@@ -107,8 +106,8 @@ def entmax(x: Float[Tensor, "*shape"], alpha: float | Tensor = 1.5, dim: int = -
     beta = arguments.beta_of(alpha, x, dim)
     y = arguments.wide(x).movedim(dim, -1)
     if isinstance(beta, float) and beta == rows.SMALLEST_BETA:
-        dead = y.detach().amax(-1, keepdim=True).isneginf()
-        p = torch.softmax(y.masked_fill(dead, 0), dim=-1).masked_fill(dead, torch.nan)
+        y, dead = arguments.without_dead(y, -1)
+        p = torch.softmax(y, dim=-1).masked_fill(dead, torch.nan)
     elif torch.compiler.is_compiling():
         p = rows.attached(rows.probabilities(y, beta), y, beta)
     else:
@@ -195,9 +194,10 @@ def sparse_softmax(x: Float[Tensor, "*shape"], k: int, dim: int = -1) -> Float[T
     """
     arguments.check(x, dim)
     check_integer("k", k, 1, x.shape[dim], most_is="n")
-    largest, index = arguments.wide(x).topk(k, dim=dim, sorted=False)
-    kept = torch.softmax(largest, dim=dim)
-    return torch.zeros_like(x, dtype=kept.dtype).scatter(dim, index, kept).to(x.dtype)
+    y, dead = arguments.without_dead(arguments.wide(x), dim)
+    largest, index = y.topk(k, dim=dim, sorted=False)
+    p = torch.zeros_like(y).scatter(dim, index, torch.softmax(largest, dim=dim))
+    return p.masked_fill(dead, torch.nan).to(x.dtype)
 
 
 def sparse_softmax_loss(
@@ -329,9 +329,9 @@ def perturb_max(
     arguments.check(x, dim)
     check_one_of("noise", noise, _NOISES)
     check_integer("num_points", num_points, 2)
-    y = arguments.wide(x).movedim(dim, -1)
+    y, dead = arguments.without_dead(arguments.wide(x).movedim(dim, -1), -1)
     p = torch.softmax(y, dim=-1) if noise == "gumbel" else winning_probabilities(y, noise, num_points)
-    return p.movedim(-1, dim).to(x.dtype)
+    return p.masked_fill(dead, torch.nan).movedim(-1, dim).to(x.dtype)
 
 
 def perturb_max_sample(

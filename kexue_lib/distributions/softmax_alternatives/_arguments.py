@@ -17,6 +17,19 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def without_dead(y: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The scores with rows of nothing but -inf, or with +inf or NaN, set to zero, and where these rows are.
+
+    So no gradient leaves them.
+
+    Args:
+        y: scores, any shape.
+        dim: the dimension that sums to 1.
+    """
+    dead = ~y.detach().amax(dim, keepdim=True).isfinite()
+    return y.masked_fill(dead, 0), dead
+
+
 def beta_of(alpha: float | Tensor, x: Tensor, dim: int) -> float | Tensor:
     """α − 1, as a tensor with the dimensions of x and dim last."""
     if not isinstance(alpha, Tensor):

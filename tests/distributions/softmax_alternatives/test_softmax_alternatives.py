@@ -77,6 +77,24 @@ def test_perturb_max_sums_to_one_before_it_is_normalised(noise: str):
             torch.testing.assert_close(once, finer, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("row", [[-math.inf] * 3, [0.0, math.inf, 1.0], [0.0, math.nan, 1.0]])
+@pytest.mark.parametrize("dim", [-1, 0])
+@pytest.mark.parametrize(
+    "function",
+    [entmax, sparsemax, lambda x, dim: sparse_softmax(x, 2, dim), lambda x, dim: entmax(x, 1.0, dim)]
+    + [lambda x, dim, noise=noise: perturb_max(x, noise, dim=dim) for noise in ("gumbel", "normal", "logistic")],
+)
+def test_a_row_without_a_finite_maximum_is_nan_and_sends_no_gradient(function, dim: int, row: list[float]):
+    x = torch.tensor([[0.5, -0.2, 1.0], row]).double().movedim(-1, dim).requires_grad_()
+    p = function(x, dim=dim).movedim(dim, -1)
+    assert p[1].isnan().all()
+    p[0, 0].backward()
+    gradient = x.grad.movedim(dim, -1)
+    assert gradient[1].eq(0).all()
+    assert gradient[0].isfinite().all()
+    assert gradient[0, 0] > 0
+
+
 def test_perturb_max_of_two():
     for gap in (0.0, 0.7, 3.0):
         x = torch.tensor([gap, 0.0], dtype=torch.float64)
