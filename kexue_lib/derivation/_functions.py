@@ -53,13 +53,13 @@ _PLAIN = {
     sp.erfc: special.erfc, sp.erfi: special.erfi, sp.KroneckerDelta: special.kronecker, sp.polylog: special.polylog,
     sp.legendre: special.legendre, sp.chebyshevt: special.chebyshev_t, sp.chebyshevu: special.chebyshev_u,
     sp.hermite: special.hermite, sp.hermite_prob: special.hermite_prob, sp.laguerre: special.laguerre,
-    sp.lowergamma: lambda a, x, bits: special.narrow(lambda s, t: special.mpmath.gammainc(s, 0, t), (a, x), bits),
-    sp.uppergamma: lambda a, x, bits: special.narrow(special.mpmath.gammainc, (a, x), bits),
-    sp.LambertW: lambda *rest: special.narrow(special.mpmath.lambertw, rest[:-1], rest[-1]),
+    sp.lowergamma: special.lower_gamma, sp.uppergamma: special.from_mpmath("gammainc"),
+    sp.LambertW: special.from_mpmath("lambertw"),
     sp.dirichlet_eta: special.from_mpmath("altzeta"),
     sp.besselj: special.from_mpmath("besselj"), sp.bessely: special.from_mpmath("bessely"),
     sp.besseli: special.from_mpmath("besseli"), sp.besselk: special.from_mpmath("besselk"),
     sp.airyai: special.from_mpmath("airyai"), sp.airybi: special.from_mpmath("airybi"),
+    sp.airyaiprime: special.airy_slope("airyai"), sp.airybiprime: special.airy_slope("airybi"),
     sp.Ei: special.from_mpmath("ei"), sp.li: special.from_mpmath("li"), sp.Si: special.from_mpmath("si"),
     sp.Ci: special.from_mpmath("ci"), sp.Shi: special.from_mpmath("shi"), sp.Chi: special.from_mpmath("chi"),
     sp.expint: special.from_mpmath("expint"), sp.fresnels: special.from_mpmath("fresnels"),
@@ -118,7 +118,7 @@ def _(expression):
         def function(*numbers):
             return special.mpmath.hyper(numbers[: len(above)], numbers[len(above) : -1], numbers[-1])
 
-        return special.narrow(function, tuple(ball(env) for ball in balls), env.bits)
+        return special.narrow("hyper", tuple(ball(env) for ball in balls), env.bits, function)
 
     return value
 

@@ -30,6 +30,8 @@ _TOTAL += (sp.Max, sp.Min, sp.acot, sp.asinh, sp.asin, sp.acos, sp.acosh, sp.tra
 _POLES = {sp.tan: sp.cos, sp.sec: sp.cos, sp.cot: sp.sin, sp.csc: sp.sin}
 _POLES |= {sp.tanh: sp.cosh, sp.sech: sp.cosh, sp.coth: sp.sinh, sp.csch: sp.sinh}
 _BESSEL = (sp.besselj, sp.bessely, sp.besseli, sp.besselk)
+# Analytic in their last argument along the positive half axis, for any value of an earlier one that they accept.
+_POSITIVE = (sp.Ci, sp.Chi, sp.Ei, sp.expint, sp.uppergamma, sp.lowergamma, sp.polygamma)
 _POLYNOMIALS = (sp.legendre, sp.chebyshevt, sp.chebyshevu, sp.hermite, sp.laguerre)
 
 _SMOOTH = (*_ENTIRE, *_POLES, sp.Add, sp.Mul, AppliedUndef, sp.Derivative, *_POLYNOMIALS, sp.Indexed)
@@ -102,6 +104,12 @@ def _node(e: Any, given: tuple[Any, ...]) -> Iterator[Need]:
         yield Need("nonzero", e.args[1], given)
     elif isinstance(e, _POLYNOMIALS):
         if not e.args[0].is_nonnegative:
+            yield Need("unknown", e, given)
+    elif isinstance(e, _POSITIVE):
+        yield Need("positive", e.args[-1], given)
+        if isinstance(e, sp.lowergamma):
+            yield Need("not_pole", e.args[0], given)
+        if isinstance(e, sp.polygamma) and not (e.args[0].is_integer and e.args[0].is_nonnegative):
             yield Need("unknown", e, given)
     elif isinstance(e, sp.Function) and not isinstance(e, (*_ENTIRE, *_TOTAL, AppliedUndef)) and not e.is_finite:
         yield Need("unknown", e, given)
@@ -210,6 +218,8 @@ def kinks(e: Any, symbol: Any, given: tuple[Any, ...] = ()) -> Iterator[Need]:
         yield Need("nonzero", inside, given)
     elif isinstance(e, (sp.gamma, sp.factorial, sp.loggamma, sp.digamma)):
         yield Need("real", inside, given)
+    elif isinstance(e, (*_POSITIVE, *_BESSEL)) and not any(order.has(symbol) for order in e.args[:-1]):
+        yield Need("positive", e.args[-1], given)
     elif not isinstance(e, _SMOOTH) and not (symbol.is_extended_real and isinstance(e, (sp.re, sp.im, sp.conjugate))):
         yield Need("unknown", e, given)
 

@@ -2,7 +2,7 @@
 
 Rational cases are computed exactly. Otherwise the value at the midpoint is
 mpmath's, computed at two precisions that have to agree, and its radius four times what the function moves to the
-neighbouring points; balls too wide for that are refused. The error functions are entire with a simple derivative:
+neighbouring points; balls too wide for that, or too near to a singularity, are refused. The error functions are entire with a simple derivative:
 their radii are proven, on wide balls too.
 """
 
@@ -33,6 +33,7 @@ from kexue_lib.derivation._balls import (
 )
 from kexue_lib.derivation._cannot import Cannot
 from kexue_lib.derivation._radii import HUGE, NoValue, Straddle, Undefined, power_of_two, rounding, up_add, up_mul
+from kexue_lib.derivation._regular import room as distance
 from kexue_lib.derivation._rounding import floor
 
 GUARD = 40
@@ -40,8 +41,9 @@ _REFUSALS = (ValueError, ZeroDivisionError, OverflowError, Cannot, TypeError, mp
 _TWO = Ball.exact(2)
 
 
-def narrow(function, balls, bits):
-    """The ball of mpmath's `function` over narrow balls."""
+def narrow(name, balls, bits, function=None):
+    """The ball of mpmath's function of this name, or of `function`, over narrow balls."""
+    function = function or getattr(mpmath, name)
     if any(ball.inf for ball in balls) or any((magnitude(ball) or 0) > 4000 for ball in balls):
         raise NoValue("an infinite or huge argument")
     values = [_at_middle(function, balls, bits + extra, ()) for extra in (GUARD, 2 * GUARD)]
@@ -50,8 +52,7 @@ def narrow(function, balls, bits):
         rad = raw(ball, bits)[2] if ball.a is None else fzero
         if not rad[1]:
             continue
-        size = magnitude(ball)
-        if rad[2] + rad[3] > max(size if size is not None else 0, 0) - 20:
+        if not _moves_little(ball, rad, name, balls, place):
             raise NoValue("a wide argument of a special function")
         for direction in (1, -1, *((1j, -1j) if ball.flags else ())):
             moved = _at_middle(function, balls, bits + GUARD, (place, rad, direction))
@@ -67,6 +68,17 @@ def narrow(function, balls, bits):
     re, im = value._mpc_ if isinstance(value, mpmath.mpc) else (value._mpf_, fzero)
     rad = up_add(mpf_shift(mpmath.mpf(spread)._mpf_, 2), up_add(rounding(re, bits), rounding(im, bits)))
     return Ball(re, im, rad, flags)
+
+
+def _moves_little(ball, rad, name, balls, place):
+    """Whether the ball is small beside the distance to all that disturbs the function."""
+    re, im, _ = raw(ball, 120)
+    with mpmath.workprec(120):
+        middle = mpmath.mp.make_mpf(re) if im == fzero else mpmath.mp.make_mpc((re, im))
+        room = distance(name, balls, place, middle)
+        if room is None:  # an unknown function: no disc proves it analytic
+            room = 0 if ball.flags & DISC else min(1, abs(middle))
+        return mpmath.ldexp(mpmath.mp.make_mpf(rad), 20) <= room
 
 
 def _at_middle(function, balls, bits, move):
@@ -89,8 +101,12 @@ def _at_middle(function, balls, bits, move):
 
 def from_mpmath(name):
     """The ball function that follows mpmath's function of this name."""
-    function = getattr(mpmath, name)
-    return lambda *arguments: narrow(function, arguments[:-1], arguments[-1])
+    return lambda *arguments: narrow(name, arguments[:-1], arguments[-1])
+
+
+def airy_slope(name):
+    """The ball function of the derivative of an Airy function."""
+    return lambda x, bits: narrow(name, (x,), bits, lambda x: getattr(mpmath, name)(x, derivative=1))
 
 
 # --- factorials ---
@@ -129,7 +145,7 @@ def gamma(x, bits):
     n = _integer(x)
     if n is not None and n <= 4000:
         return Ball.exact(factorial(n - 1))
-    return narrow(mpmath.gamma, (x,), bits)
+    return narrow("gamma", (x,), bits)
 
 
 def loggamma(x, bits):
@@ -137,7 +153,12 @@ def loggamma(x, bits):
     if x.inf > 0:
         return x
     _refuse_poles(x)
-    return ZERO if _integer(x) in (1, 2) else narrow(mpmath.loggamma, (x,), bits)
+    return ZERO if _integer(x) in (1, 2) else narrow("loggamma", (x,), bits)
+
+
+def lower_gamma(a, x, bits):
+    """The integral of t**(a-1) exp(-t) from 0 to x."""
+    return narrow("lower gamma", (a, x), bits, lambda a, x: mpmath.gammainc(a, 0, x))
 
 
 def factorial_(x, bits):
@@ -159,13 +180,13 @@ def factorial2(x, bits):
 def digamma(x, bits):
     """The logarithmic derivative of gamma."""
     _refuse_poles(x)
-    return narrow(mpmath.digamma, (x,), bits)
+    return narrow("digamma", (x,), bits)
 
 
 def polygamma(n, x, bits):
     """The n-th derivative of digamma."""
     _refuse_poles(x)
-    return narrow(mpmath.polygamma, (n, x), bits)
+    return narrow("polygamma", (n, x), bits)
 
 
 def binomial(n, k, bits):
@@ -178,7 +199,7 @@ def binomial(n, k, bits):
             return Ball.exact(comb(top, bottom))
         if bottom <= 3000:
             return div(falling(n, k, bits), Ball.exact(factorial(bottom)), bits)
-    return narrow(mpmath.binomial, (n, k), bits)
+    return narrow("binomial", (n, k), bits)
 
 
 def _steps(x, count, step, bits):
@@ -192,7 +213,7 @@ def rising(x, k, bits):
     """x (x+1) ... (x+k-1)."""
     count = _integer(k)
     if count is None or abs(count) > 3000:
-        return narrow(mpmath.rf, (x, k), bits)
+        return narrow("rf", (x, k), bits)
     if count >= 0:
         return _steps(x, count, 1, bits)
     return inverse(_steps(sub(x, ONE, bits), -count, -1, bits), bits)
@@ -202,7 +223,7 @@ def falling(x, k, bits):
     """x (x-1) ... (x-k+1)."""
     count = _integer(k)
     if count is None or abs(count) > 3000:
-        return narrow(mpmath.ff, (x, k), bits)
+        return narrow("ff", (x, k), bits)
     if count >= 0:
         return _steps(x, count, -1, bits)
     return inverse(_steps(add(x, ONE, bits), -count, 1, bits), bits)
@@ -224,7 +245,7 @@ def harmonic(n, *rest):
             total += Fraction(1, k**power) if power >= 0 else k**-power
         return rational(total, 0, bits)
     if power == 1:
-        return narrow(mpmath.harmonic, (n,), bits)
+        return narrow("harmonic", (n,), bits)
     raise NoValue("a harmonic number of this order")
 
 
@@ -232,7 +253,7 @@ def zeta(s, *rest):
     """The zeta function of Riemann or Hurwitz."""
     if _integer(s) == 1:
         raise Undefined("zeta(1)")
-    return narrow(mpmath.zeta, (s, *rest[:-1]), rest[-1])
+    return narrow("zeta", (s, *rest[:-1]), rest[-1])
 
 
 # --- error functions ---
@@ -362,4 +383,4 @@ def polylog(s, z, bits):
     """The polylogarithm, by its singularity at 1 undefined where s is not above 1."""
     if z.a == 1 and not z.b and not z.flags and real_sign(sub(s, ONE, bits)) != 1:
         raise Undefined("a polylogarithm at its pole")
-    return narrow(mpmath.polylog, (s, z), bits)
+    return narrow("polylog", (s, z), bits)

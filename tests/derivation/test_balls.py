@@ -120,3 +120,62 @@ def test_a_pole_at_an_irrational_point_is_recognised():
         enclose(sp.tan(x), {x: sp.pi / 2})
     with pytest.raises(Undefined):
         enclose(1 / (x**2 - 2 * x - 1), {x: 1 + sp.sqrt(2)})
+
+
+tiny, m = sp.Rational(457, 5 * 10**16), mpmath.mpf
+_SLOPES = {
+    sp.Ci(x): (tiny, lambda t: mpmath.cos(t) / t),
+    sp.Chi(x): (tiny, lambda t: mpmath.cosh(t) / t),
+    sp.Ei(x): (tiny, lambda t: mpmath.exp(t) / t),
+    sp.Ei(-x): (sp.Integer(3), lambda t: mpmath.exp(-t) / t),  # on the cut
+    sp.li(1 + x): (tiny, lambda t: 1 / mpmath.log1p(t)),
+    sp.expint(2, x): (tiny, lambda t: -mpmath.expint(1, t)),
+    sp.lowergamma(sp.Rational(53, 62500), x): (tiny, lambda t: t ** (m(53) / 62500 - 1) * mpmath.exp(-t)),
+    sp.uppergamma(sp.Rational(1, 3), x): (tiny, lambda t: -(t ** (m(1) / 3 - 1)) * mpmath.exp(-t)),
+    sp.besselk(0, x): (tiny, lambda t: -mpmath.besselk(1, t)),
+    sp.besselj(sp.Rational(1, 2), x): (tiny, lambda t: mpmath.besselj(m(1) / 2, t, derivative=1)),
+    sp.digamma(x - 3): (tiny, lambda t: mpmath.polygamma(1, t - 3)),
+    sp.zeta(1 + x): (tiny, lambda t: mpmath.zeta(1 + t, derivative=1)),
+    sp.polylog(2, 1 - x): (tiny, lambda t: mpmath.log(t) / (1 - t)),
+    sp.elliptic_k(1 - x): (tiny, lambda t: -(mpmath.ellipe(1 - t) - t * mpmath.ellipk(1 - t)) / (2 * (1 - t) * t)),
+    sp.LambertW(x - sp.exp(-1)): (tiny, lambda t: _lambert_slope(t - mpmath.exp(-1))),
+    sp.airyai(x): (sp.Integer(10) ** 6, lambda t: mpmath.airyai(t, derivative=1)),
+    sp.fresnels(x): (sp.Integer(10) ** 9 + sp.Rational(1, 3), lambda t: mpmath.sin(mpmath.pi * t**2 / 2)),
+}
+
+
+def _lambert_slope(t):
+    return mpmath.lambertw(t) / (t * (1 + mpmath.lambertw(t)))
+
+
+@pytest.mark.parametrize("function", _SLOPES, ids=str)
+def test_slopes_beside_a_singularity_hold_their_value_or_are_refused(function):
+    place, slope = _SLOPES[function]
+    try:
+        ball = enclose(sp.Derivative(function, x), {x: place})
+    except NoValue:
+        return
+    with mpmath.workdps(200):
+        assert holds(ball, slope(m(place.p) / place.q))
+
+
+def test_no_disc_around_a_singularity_or_across_a_cut_passes_for_analytic():
+    from kexue_lib.derivation import _functions  # noqa: F401 — registers the functions
+    from kexue_lib.derivation._balls import DISC
+    from kexue_lib.derivation._compile import ON_DISC, Environment, compiled
+
+    z = sp.Symbol("z")
+    near = {
+        sp.Ci(z): 0, sp.Ei(z): -2, sp.Chi(z): 0, sp.li(z): 1, sp.expint(3, z): -1, sp.uppergamma(sp.Rational(1, 3), z): 0,
+        sp.gamma(z): -3, sp.loggamma(z): sp.Rational(-5, 2), sp.digamma(z): 0, sp.polygamma(2, z): -1, sp.zeta(z): 1,
+        sp.polylog(3, z): 2, sp.LambertW(z): -1, sp.bessely(0, z): 0, sp.besselj(sp.Rational(1, 3), z): -1,
+        sp.elliptic_k(z): 1, sp.hyper((1, 1), (2,), z): 1,
+    }  # fmt: skip
+    for function, place in near.items():
+        middle = mpmath.mpf(sp.Rational(place).p) / sp.Rational(place).q + mpmath.mpf("1e-12")
+        ball = Ball(middle._mpf_, mpmath.mpf(0)._mpf_, mpmath.mpf("1e-9")._mpf_, DISC)
+        env = Environment({}, 200)
+        env.mode = ON_DISC
+        env.bind(z, ball)
+        with pytest.raises((NoValue, Undefined)):
+            compiled(function)(env)
