@@ -155,6 +155,19 @@ def test_bases_to_a_million_cross_zero_at_40_digits(row):
     assert gaps.min() > 0.01
 
 
+def test_a_thousand_times_the_length_does_not_always_serve():
+    """At 40 digits the gap at 465807 is negative for the base 1000 · 470622."""
+    assert bound.max_context_length(470_622_000.0, 128) == 465_807
+    with mpmath.workdps(40):
+        assert precise(465_807, 470_622_000, 128) < -0.3
+
+
+@pytest.mark.parametrize("dim", [4, 6, 8, 10])
+def test_context_length_of_a_short_head_stays_below_pi_roots_of_the_base(dim):
+    for base in (1e8, 1e10, 1e12):
+        assert bound.max_context_length(base, dim) < math.pi * math.sqrt(base)
+
+
 def test_recomputed_bases_equal_the_shipped_ones():
     content, _ = load("positions/rope_base_bound_certificate")
     lengths = [4096, 1024, 2048]
