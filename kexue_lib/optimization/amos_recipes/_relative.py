@@ -26,7 +26,7 @@ class RelativeUpdate(Optimizer):
 
     where k is the number of entries of the tensor and u the direction: the gradient, its sign, or Adam's. It does not
     change when a weight is written as a constant times another parameter, if u does not (the sign; the others up to
-    ε).
+    ε) and σ is that of the tensor: a vector's default, 0.5, is not.
 
     Args:
         params: parameters or groups; a group may have its own value of every option but ``foreach``.
