@@ -32,8 +32,8 @@ class Regular(NamedTuple):
         return room
 
 
-_FAR = lambda z: 1 + abs(z)  # noqa: E731
-_FAST = lambda z: 1 / (1 + abs(z))  # noqa: E731
+_FAR = lambda z: 1 + abs(z)
+_FAST = lambda z: 1 / (1 + abs(z))
 _NEGATIVE = (-mpmath.inf, 0)
 _AT_ZERO = Regular((0,), cut=_NEGATIVE)
 _ENTIRE = Regular()

@@ -1,9 +1,9 @@
 """Special and combinatorial functions of balls: exact on integers, mpmath's value with an honest radius elsewhere.
 
-Rational cases are computed exactly. Otherwise the value at the midpoint is
-mpmath's, computed at two precisions that have to agree, and its radius four times what the function moves to the
-neighbouring points; balls too wide for that, or too near to a singularity, are refused. The error functions are entire with a simple derivative:
-their radii are proven, on wide balls too.
+Rational cases are computed exactly. Otherwise the value at the midpoint is mpmath's, computed at two precisions that
+have to agree, and its radius four times what the function moves to the neighbouring points; balls too wide for that,
+or too near to a singularity, are refused. The error functions are entire with a simple derivative: their radii are
+proven, on wide balls too.
 """
 
 from fractions import Fraction

@@ -166,7 +166,8 @@ def test_no_disc_around_a_singularity_or_across_a_cut_passes_for_analytic():
 
     z = sp.Symbol("z")
     near = {
-        sp.Ci(z): 0, sp.Ei(z): -2, sp.Chi(z): 0, sp.li(z): 1, sp.expint(3, z): -1, sp.uppergamma(sp.Rational(1, 3), z): 0,
+        sp.Ci(z): 0, sp.Ei(z): -2, sp.Chi(z): 0, sp.li(z): 1, sp.expint(3, z): -1,
+        sp.uppergamma(sp.Rational(1, 3), z): 0,
         sp.gamma(z): -3, sp.loggamma(z): sp.Rational(-5, 2), sp.digamma(z): 0, sp.polygamma(2, z): -1, sp.zeta(z): 1,
         sp.polylog(3, z): 2, sp.LambertW(z): -1, sp.bessely(0, z): 0, sp.besselj(sp.Rational(1, 3), z): -1,
         sp.elliptic_k(z): 1, sp.hyper((1, 1), (2,), z): 1,
