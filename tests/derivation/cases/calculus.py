@@ -66,7 +66,7 @@ eq(
     given=[sp.Ne(n, m)],
     wrong_given=[],
 )
-eq("slope of the cosine integral", Derivative(sp.Ci(a), a), cos(a) / a, cos(a) / a + Q(1, 10**12))
-eq("slope of an incomplete gamma", Derivative(sp.lowergamma(b, a), a), a ** (b - 1) * exp(-a), a**b * exp(-a))
-eq("slope of Bessel's second function", Derivative(sp.bessely(0, a), a), -sp.bessely(1, a), sp.bessely(1, a))
-eq("slope on a branch cut", Derivative(sp.Ei(-a), a), exp(-a) / a, exp(-a) / (1 + a))
+eq("slope of the cosine integral", sp.Derivative(sp.Ci(a), a), cos(a) / a, cos(a) / a + Q(1, 10**12))
+eq("slope of an incomplete gamma", sp.Derivative(sp.lowergamma(b, a), a), a ** (b - 1) * exp(-a), a**b * exp(-a))
+eq("slope of Bessel's second function", sp.Derivative(sp.bessely(0, a), a), -sp.bessely(1, a), sp.bessely(1, a))
+eq("slope on a branch cut", sp.Derivative(sp.Ei(-a), a), exp(-a) / a, exp(-a) / (1 + a))
