@@ -33,7 +33,7 @@ OPEN = {
     *("angle on the real line", "angle of the diagonal", "half of the angle", "phase of a filter"),
     *("remainder of the negative", "nested remainders", "remainder of a remainder", "remainder of one"),
     *("negative modulus", "piece that is never reached", "around a pole", "between two roots"),
-    *("logarithm below zero", "logarithm of a reciprocal", "product of the sine"),
+    *("logarithm below zero", "logarithm of a reciprocal", "product of the sine", "slope on a branch cut"),
 }
 # True statements that are refused, and why; they must not be called false.
 UNDECIDED = {
