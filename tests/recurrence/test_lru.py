@@ -266,6 +266,11 @@ def test_the_ablation_differs_in_what_it_names_only() -> None:
     whole, direct = made["ring, exponential, γ"], made["ring, direct, γ"]
     u = normal(2, 30, stored.D_MODEL, dtype=torch.float32)
     assert torch.allclose(whole(u), direct(u), atol=1e-5)
+    angle = made["ring, exponential, γ, θ itself"]
+    assert torch.allclose(whole(u), angle(u), atol=1e-5)
+    slow = stored.groups(angle, 1.0, 0.1)[0]["params"]
+    assert slow[0] is angle.nu_log
+    assert slow[1] is angle.theta
     without = made["ring, exponential, no γ"]
     assert torch.equal(whole.in_proj, without.in_proj)
     assert torch.equal(whole.nu_log, without.nu_log)
