@@ -1,6 +1,6 @@
 """LoRA-GA on the turned digits: three answers to Adam's first step, and the scale of the factors against the rate.
 
-Run by ``python -m kexue_lib.checkpoints.matrices.lora_ga`` with one thread, about two minutes."""
+Run by ``python -m kexue_lib.checkpoints.matrices.lora_ga`` with one thread, about seven minutes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kexue_lib.matrices.rotated_digits import fine_tune, pretrained, task
 __all__ = ["GAMMAS", "RANK", "STARTS", "calibration", "cross_entropy", "main"]
 
 RANK = 4
-CHOOSING, COMPARING = range(3), range(3, 35)  # seeds
+CHOOSING, COMPARING, SCANNING = range(3), range(3, 35), range(8)  # seeds
 RATES = (3e-3, 5e-3, 1e-2, 1.7e-2, 3e-2, 5e-2, 1e-1)
 GAMMAS = (1.0, 4.0, 16.0, 64.0)
 GAMMA_RATES = {"Adam": RATES, "SGD": (1e-3, 1.7e-3, 3e-3, 5e-3, 1e-2, 1.7e-2, 3e-2, 5e-2, 1e-1, 1.7e-1, 3e-1)}
@@ -51,6 +51,7 @@ def calibration(seed: int, size: int = 50) -> tuple[Tensor, Tensor]:
 
 
 def _orthonormal(A: Tensor, B: Tensor) -> Pair:
+    """Orthonormal factors whose spans hold those given; what these lack of rank r is filled arbitrarily."""
     return torch.linalg.qr(A)[0], torch.linalg.qr(B.mT)[0].mT
 
 
@@ -80,6 +81,7 @@ STARTS: dict[str, Callable[[Tensor, torch.Generator], Pair]] = {
     "SVD of sign(G)": lambda G, generator: lora_ga_adam_factors(G, RANK, method="sign", generator=generator),
     "direct": _direct,
     "direct, norms √r": lambda G, generator: _equal_norms(*_direct(G, generator)),
+    "direct, orthonormal": lambda G, generator: _orthonormal(*_direct(G, generator)),
     "SVD of G, B = 0": _one_sided,
     "random orthonormal": _random,
 }
@@ -120,7 +122,7 @@ def _mean(losses: list[float | None]) -> float:
 def main() -> None:
     """Choose rates, compare, and scan γ; store the losses.
 
-    One thread; about two minutes.
+    One thread; about seven minutes.
     """
     torch.set_num_threads(1)
     base = pretrained()
@@ -134,7 +136,7 @@ def main() -> None:
     for optimizer, rates in GAMMA_RATES.items():
         gamma[optimizer] = {}
         for g in GAMMAS:
-            losses = [[_scaled_loss(g, optimizer, base, rate, seed) for seed in CHOOSING] for rate in rates]
+            losses = [[_scaled_loss(g, optimizer, base, rate, seed) for seed in SCANNING] for rate in rates]
             gamma[optimizer][f"{g:g}"] = losses
             print(optimizer, g, [round(_mean(x), 3) for x in losses], flush=True)
     content = {
