@@ -23,6 +23,7 @@ from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._line import holds_on_the_line
 from kexue_lib.derivation._multipliers import follows_by_multiple
 from kexue_lib.derivation._needs import Need, needs
+from kexue_lib.derivation._products import follows_by_products
 from kexue_lib.derivation._sign import is_real, prove_nonzero, prove_sign
 from kexue_lib.derivation._zero import LAZY, real_routes, same_derivative, vanishes, vanishing_routes, zero_under
 
@@ -185,6 +186,8 @@ def _order_routes(large: Any, small: Any, strict: bool, given: Sequence[Any]) ->
         yield "scalars of matrices", lambda: _matrix_order(large, small, strict, given)
         return
     if not gap.has(*LAZY):
+        if given:
+            yield "products of conditions", lambda: follows_by_products(gap, strict, given)
         yield "the sign of the difference", lambda: prove_sign(gap, strict, given)
         yield "the stated inequalities", lambda: _from_facts(gap, strict, given)
         if given:
