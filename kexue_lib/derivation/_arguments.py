@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from typing import Any
 
 import sympy as sp
@@ -58,6 +59,7 @@ def side(name: str, value: Any) -> Any:
         raise TypeError(f"{name}: got {type(value).__name__}, expected a SymPy expression or matrix")
     if found.has(sp.nan):
         raise ValueError(f"{name}: got NaN, which equals nothing")
+    check_digits(name, found)
     return found
 
 
@@ -77,8 +79,18 @@ def equation(title: str, lhs: Any, rhs: Any) -> sp.Eq:
     return sp.Eq(left, right, evaluate=False)
 
 
+def check_digits(name: str, *parts: Any) -> None:
+    """Refuse numbers that Python does not print: no claim could show them."""
+    limit = sys.get_int_max_str_digits()
+    bits = limit / math.log10(2)
+    for number in set().union(*(part.atoms(sp.Rational) for part in parts)) if limit else ():
+        if max(abs(int(number.p)), int(number.q)).bit_length() > bits:
+            raise ValueError(f"{name}: got a number of more than {limit} digits, expected one that can be printed")
+
+
 def check_names(*parts: Any) -> None:
     """Refuse two symbols of one name: a reader could not tell them apart."""
+    check_digits("statement", *parts)
     names: dict[str, Any] = {}
     for symbol in sorted(set().union(*(part.free_symbols for part in parts)), key=sp.default_sort_key):
         if isinstance(symbol, sp.Symbol) and not isinstance(symbol, sp.Dummy):

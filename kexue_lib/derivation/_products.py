@@ -50,7 +50,7 @@ def _by_factors(constant: sp.Expr, factors: Sequence[tuple[sp.Expr, int]], stric
 
 
 def _is_above_zero(form: sp.Expr, strict: bool, given: Sequence[Any]) -> bool:
-    known = [(sp.expand(side), sharp) for side, sharp in _sides(given)]
+    known = [(sp.expand(side), sharp) for side, sharp in sides(given)]
     letters = _letters(form, {})
     if letters is None:
         return False
@@ -92,15 +92,16 @@ def _signs(letters: dict[sp.Expr, sp.Symbol]) -> Iterator[Fact]:
                 yield sp.Poly(value, *letters.values()), bool(side.is_positive)
 
 
-def _sides(given: Sequence[Any]) -> Iterator[tuple[sp.Expr, bool]]:
+def sides(given: Sequence[Any]) -> Iterator[tuple[sp.Expr, bool]]:
+    """What the conditions say is not negative, and whether it is positive."""
     for condition in parts(given):
         if isinstance(condition, sp.Eq) and isinstance(condition.lhs, sp.Expr):
-            sides, strict = (condition.lhs - condition.rhs, condition.rhs - condition.lhs), False
+            found, strict = (condition.lhs - condition.rhs, condition.rhs - condition.lhs), False
         elif isinstance(condition, (sp.Gt, sp.Ge, sp.Lt, sp.Le)):
-            sides, strict = (condition.gts - condition.lts,), isinstance(condition, (sp.Gt, sp.Lt))
+            found, strict = (condition.gts - condition.lts,), isinstance(condition, (sp.Gt, sp.Lt))
         else:
             continue
-        for side in itertools.chain(*map(_without_absolute_values, sides)):
+        for side in itertools.chain(*map(_without_absolute_values, found)):
             yield side, strict
 
 
@@ -132,16 +133,16 @@ def _is_sum(goal: sp.Poly, strict: bool, products: Sequence[Fact]) -> bool:
         return False
     monomials = sorted({m for p in (goal, *(p for p, _ in products)) for m in p.monoms()})
     rows = [[Fraction(str(p.coeff_monomial(m))) for p in (*(p for p, _ in products), goal)] for m in monomials]
-    return _has_solution(rows, [int(strict and sharp) for _, sharp in products])
+    return _has_solution(rows, [int(sharp) for _, sharp in products] if strict else None)
 
 
-def _has_solution(rows: list[list[Fraction]], weights: list[int]) -> bool:
-    """Whether rows[:, :-1] c = rows[:, -1] for some c >= 0, with weights · c > 0 unless all weights are zero.
+def _has_solution(rows: list[list[Fraction]], weights: list[int] | None) -> bool:
+    """Whether rows[:, :-1] c = rows[:, -1] for some c >= 0, with weights · c > 0 where weights are given.
 
     The simplex method in rational numbers: by Bland's rule it ends. First the sum of slacks is brought to zero, one
     for each row, then the weights are raised until their sum is positive.
     """
-    count, rows = len(weights), [row if row[-1] >= 0 else [-x for x in row] for row in rows]
+    count, rows = len(rows[0]) - 1, [row if row[-1] >= 0 else [-x for x in row] for row in rows]
     basis: list[int | None] = [None] * len(rows)  # None: the slack of that row
     while True:
         left = [sum((row[k] for row, b in zip(rows, basis) if b is None), Fraction(0)) for k in (*range(count), -1)]
@@ -154,7 +155,7 @@ def _has_solution(rows: list[list[Fraction]], weights: list[int]) -> bool:
         column = next((k for k in range(count) if row[k]), None)
         if basis[place] is None and column is not None:
             _exchange(rows, basis, place, column)
-    if not any(weights):
+    if weights is None:
         return True
     while True:
         value = lambda k: sum((weights[b] * row[k] for row, b in zip(rows, basis) if b is not None), Fraction(0))

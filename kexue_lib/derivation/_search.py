@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import sympy as sp
@@ -16,12 +17,14 @@ from sympy.polys.polyerrors import BasePolynomialError
 
 from kexue_lib.derivation._cannot import Cannot, attempted
 from kexue_lib.derivation._points import Domain, Point
+from kexue_lib.derivation._products import sides
 
 _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Derivative, sp.MatrixSymbol, sp.Indexed, AppliedUndef)
 _IN_MATH = (sp.exp, sp.log, sp.sin, sp.cos, sp.tan, sp.atan, sp.asin, sp.acos, sp.sinh, sp.cosh, sp.tanh, sp.asinh)
 _IN_MATH += (sp.Abs, sp.Max, sp.Min, sp.erf, sp.erfc, sp.gamma, sp.floor, sp.ceiling, sp.sign, sp.Piecewise)
 _REACH = 1e12
-_SEED, _BRANCHES, _SLANTED, _BARRIERS = 1729, 4, 8, (1.0, 0.1, 0.01, 0.001)
+_SEED, _BRANCHES, _SLANTED, _CORNERS, _BARRIERS = 1729, 4, 8, 60, (1.0, 0.1, 0.01, 0.001)
+_TOUCH, _NEAR = 1e-9, 1e-6  # of an order that may turn to equality; of a minimum, where values tell half of the digits
 _CANNOT = (ValueError, ZeroDivisionError, OverflowError, TypeError)
 
 
@@ -30,7 +33,7 @@ def suspects(relation: Any, domain: Domain, seen: list[Point]) -> list[Point]:
 
     `seen` are points of the domain, from which the search starts.
     """
-    found = [*_on_a_boundary(relation, domain, seen)]
+    found = [*_on_a_boundary(relation, domain, seen), *_at_corners(domain, seen)]
     branches = itertools.product(*(values[:2] for values in domain.solved.values()))
     for branch in itertools.islice(branches, _BRANCHES):
         descent = _Descent(relation, domain, seen, dict(zip(domain.solved, branch)))
@@ -57,6 +60,29 @@ def _on_a_boundary(relation: Any, domain: Domain, seen: list[Point]) -> Iterator
             values = {s: solution.get(s, s) for s in symbols}
             if all(value.is_number and value.is_extended_real for value in values.values()):
                 yield (seen[0] if seen else {}) | values
+
+
+def _at_corners(domain: Domain, seen: list[Point]) -> Iterator[Point]:
+    """Where as many polynomial conditions as there are symbols in them hold with equality."""
+    bounds = [side for side, strict in sides(domain.conditions) if not strict]
+    symbols = sorted({s for bound in bounds for s in bound.free_symbols}, key=domain.structure.key)
+    if not all(isinstance(s, sp.Symbol) and s.is_extended_real for s in symbols):
+        return
+    bounds += [s for s in symbols if s.is_nonnegative and not s.is_positive]
+    bounds = [sp.Poly(b, *symbols) for b in dict.fromkeys(bounds) if symbols and b.is_polynomial(*symbols)]
+    affine = [b for b in bounds if b.is_linear]
+    curved = bounds if len(symbols) == 2 and all(b.total_degree() <= 2 for b in bounds) else []
+    for chosen in itertools.islice(itertools.combinations(affine, len(symbols)), _CORNERS):
+        yield from _solutions(functools.partial(sp.linsolve, chosen, symbols), symbols, seen)
+    for chosen in itertools.islice(itertools.combinations(curved, 2), _CORNERS // 10):
+        if not set(chosen) <= set(affine):
+            yield from _solutions(functools.partial(sp.nonlinsolve, [b.as_expr() for b in chosen], symbols), symbols, seen)
+
+
+def _solutions(solve: Any, symbols: list[sp.Symbol], seen: list[Point]) -> Iterator[Point]:
+    for values in attempted(solve, sp.S.EmptySet):
+        if all(value.is_number and value.is_extended_real for value in values):
+            yield (seen[0] if seen else {}) | dict(zip(symbols, values))
 
 
 class _Descent:
@@ -101,6 +127,8 @@ class _Descent:
             end = self._descend(start)
             if self._value(end) <= 0:
                 yield self._point([sp.Rational(str(x)) for x in end])
+            if abs(self._value(end)) < _TOUCH:
+                yield self._point(list(map(_closed_form, end)))
 
     def stationary(self) -> Iterator[Point]:
         """Exact stationary points of polynomials, where a strict inequality may turn out to be none."""
@@ -166,6 +194,18 @@ class _Descent:
         others = self.seen[0] if self.seen else {}
         point = {k: v for k, v in others.items() if k not in self.solved} | point
         return point | {symbol: expression.subs(point) for symbol, expression in self.solved.items()}
+
+
+def _closed_form(x: float) -> sp.Expr:
+    """A number of a short form near x: rational, the root, logarithm or exponential of one, or such a multiple of π."""
+    forms = ((x, lambda r: r), (x * x, lambda r: (1 if x > 0 else -1) * sp.sqrt(r)), (x / math.pi, lambda r: r * sp.pi))
+    forms += ((math.exp(x), sp.log),) if abs(x) < 9 else ()
+    forms += ((math.log(abs(x)), lambda r: (1 if x > 0 else -1) * sp.exp(r)),) if x else ()
+    for value, inverse in forms:
+        near = Fraction(value).limit_denominator(60)
+        if abs(near - value) < _NEAR * max(1, abs(value)) and (near > 0 or inverse is not sp.log):
+            return inverse(sp.Rational(near))
+    return sp.Rational(str(x))
 
 
 def _moved(point: list[Any], i: int, side: Any) -> list[Any]:

@@ -167,6 +167,18 @@ def test_assumptions_of_every_unknown_are_displayed(d):
         d.equal("Ambiguous", x + sp.Symbol("x"), sp.Symbol("x") + x + 0 * a + 1)
 
 
+def test_numbers_too_long_to_print_are_refused(d: Derivation):
+    x = sp.Symbol("x", positive=True)
+    for call in (
+        lambda: d.equal("Powers", x + sp.Integer(10) ** 5000, sp.Integer(10) ** 5000 + x),
+        lambda: d.holds("Large", sp.log(x) < x + sp.Integer(10) ** 5000),
+        lambda: d.holds("Small", sp.log(x) < x, given=[x > sp.Rational(1, 10**5000)]),
+    ):
+        with pytest.raises(ValueError, match="more than 4300 digits"):
+            call()
+    assert not d.claims
+
+
 FORMS = [
     (sp.Eq(x + 1, 1 + x, evaluate=False), ()),
     (sp.Eq(sp.Derivative(sp.Function("f", real=True)(x), x), y, evaluate=False), (x > 0, sp.Ne(y, 1))),

@@ -34,6 +34,7 @@ OPEN = {
     *("remainder of the negative", "nested remainders", "remainder of a remainder", "remainder of one"),
     *("negative modulus", "piece that is never reached", "around a pole", "between two roots"),
     *("logarithm below zero", "logarithm of a reciprocal", "product of the sine", "slope on a branch cut"),
+    *("tip of a lens", "line over a parabola", "equal at roots of thirds", "equal at an exponential"),
 }
 # True statements that are refused, and why; they must not be called false.
 UNDECIDED = {

@@ -22,6 +22,18 @@ says("three in a row", x < z, x > z, given=[x < y, y < z])
 says("convex combination", (1 - p) * x + p * y < y, (1 - p) * x + p * y < x, given=[x < y, p < 1])
 says("entropy term", -p * log(p) > 0, -p * log(p) > 0, given=[p < 1], wrong_given=[])
 says("collision probability", p**2 + q**2 <= 1, p**2 + q**2 <= Q(1, 2), given=[sp.Eq(p + q, 1)])
+box = [sp.Abs(x) <= 1, sp.Abs(y) <= 1]
+says("product in a box", x * y <= 1, x * y < 1, given=box)
+says("three in a box", x * y + y * z + z * x >= -1, x * y + y * z + z * x > -1, given=[*box, sp.Abs(z) <= 1])
+says("one of two events", p + q - p * q < 1, p + q - p * q < 1, given=[p < 1, q < 1], wrong_given=[p <= 1, q < 1])
+says("mean of two bounded", sp.Abs(p * x + (1 - p) * y) <= 1, sp.Abs(p * x + (1 - p) * y) < 1, given=[p <= 1, *box])
+says("linear programme", 3 * x + 2 * y <= 18, 3 * x + 2 * y < 18, given=[x + y <= 7, 2 * x + y <= 11])
+says("shrinking step", (1 - p * q) ** 2 * x**2 <= x**2, (1 - p * q) ** 2 * x**2 < x**2, given=[p * q <= 2])
+decayed = sp.Abs((1 - p * q) * x - p * y), (1 - p * q) * sp.Abs(x) + p
+says("decayed sign step", decayed[0] <= decayed[1], decayed[0] < decayed[1], given=[p * q <= 1, sp.Abs(y) <= 1])
+lens, ball = (x - 1) ** 2 + y**2 <= 1, x**2 + y**2 <= 1
+says("tip of a lens", y <= sqrt(3) / 2, y < sqrt(3) / 2, given=[ball, lens])
+says("line over a parabola", y <= 4, y < 4, given=[y >= x**2, y <= x + 2])
 
 # --- inequalities -----------------------------------------------------------------------------------------------------
 says("two means", (a + b) / 2 >= sqrt(a * b), (a + b) / 2 > sqrt(a * b))
@@ -57,6 +69,12 @@ says(
 says("square is monotone", a**2 < b**2, x**2 < y**2, given=[a < b], wrong_given=[x < y])
 says("even or odd", sp.Eq(n % 2, 0) | sp.Eq(n % 2, 1), sp.Eq(n % 3, 0) | sp.Eq(n % 3, 1))
 says("implication", sp.Implies(x > 1, x**2 > x), sp.Implies(x > 0, x**2 > x))
+says(
+    "equal at roots of thirds", x**2 * y**2 * (1 - x**2 - y**2) <= Q(1, 27), x**2 * y**2 * (1 - x**2 - y**2) < Q(1, 27)
+)
+says("equal at a logarithm", exp(2 * x) + 4 >= 4 * exp(x), exp(2 * x) + 4 > 4 * exp(x))
+says("equal at an exponential", p * log(p) >= -exp(-1), p * log(p) > -exp(-1))
+says("equal at a quarter turn", sin(x) + cos(x) <= sqrt(2), sin(x) + cos(x) < sqrt(2))
 says("never zero", sp.Ne(x**2 + x + 1, 0), sp.Ne(x**2 + x - 1, -1))
 says("same truth", sp.Equivalent(x > 0, x**3 > 0, evaluate=False), sp.Equivalent(x > 0, x**2 > 0, evaluate=False))
 says("bounded cosine", cos(x) <= 1, cos(x) < 1)
