@@ -39,6 +39,26 @@ def plain_cauchy(Lam: Tensor, P: Tensor, B: Tensor, Ct: Tensor, dt: Tensor, leng
     return torch.stack(kernels).real
 
 
+def giant_steps(Lam: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int) -> Tensor:
+    """Powers of the dense real matrix, k = qc + r: columns for r and rows for q, doubled, and one product of both.
+
+    One pole of each pair, and the readout itself instead of the truncated one.
+    """
+    two = lambda x, y: math.sqrt(2) * torch.cat([x, y], -1)
+    column, source, readout = two(P.real, P.imag), two(B.real, B.imag), two(C.real, -C.imag)
+    decay, turn = torch.diag(Lam.real), torch.diag(Lam.imag)
+    A = torch.cat([torch.cat([decay, -turn], 1), torch.cat([turn, decay], 1)]) - torch.outer(column, column)
+    eye, half = torch.eye(N), dt[:, None, None] / 2 * A
+    driven = dt[:, None, None] * source[:, None]
+    both = torch.linalg.solve(eye - half, torch.cat([eye + half, driven], -1))
+    power, columns, rows = both[..., :N], both[..., N:], readout[:, None]
+    while columns.shape[-1] ** 2 < length:
+        columns, power = torch.cat([columns, power @ columns], -1), power @ power
+    while rows.shape[-2] * columns.shape[-1] < length:
+        rows, power = torch.cat([rows, rows @ power], -2), power @ power
+    return (rows @ columns).flatten(-2)[:, :length]
+
+
 def plain_vandermonde(Lam: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int) -> Tensor:
     """One exponential for each channel, pole and position."""
     z = dt[:, None] * Lam
@@ -100,16 +120,35 @@ def main() -> None:
     Lam, P, B, Ct, dt = drawn(H)
     n = N // 2
     half = (Lam[n:], P[n:], B[n:], Ct[:, n:], dt, L)
+    # Conjugate halves, so that the readout is one of a real system.
+    paired = torch.cat([Ct[:, n:].flip(-1).conj(), Ct[:, n:]], -1).to(torch.complex128)
+    Ab, _ = s4.discretize_dplr(*(x.to(torch.complex128) for x in (Lam, P, P.conj(), B)), dt.double())
+    C = s4.recover_readout(paired, Ab, L)[:, n:].to(torch.complex64)
+    expected = s4.s4_kernel(*half)
+    torch.testing.assert_close(
+        giant_steps(*half[:3], C, dt, L), expected, rtol=0.0, atol=1e-4 * expected.abs().max().item()
+    )
     report.compare(
         f"Kernel of diagonal plus rank one, complex64, forward, {H} channels, {N} states, {L} steps",
         {
             "s4_kernel": lambda: s4.s4_kernel(*half),
             "dplr_kernel": lambda: s4.dplr_kernel(Lam, P, P.conj(), B, Ct, dt, L),
             "plain Cauchy sums": lambda: plain_cauchy(Lam, P, B, Ct, dt, L),
+            "powers in giant steps": lambda: giant_steps(*half[:3], C, dt, L),
         },
         baseline="s4_kernel",
         rounds=7,
     )
+    for length in (L // 4, 4 * L):
+        report.compare(
+            f"Kernel of diagonal plus rank one, the same at {length} steps",
+            {
+                "s4_kernel": lambda length=length: s4.s4_kernel(*half[:-1], length),
+                "powers in giant steps": lambda length=length: giant_steps(*half[:3], C, dt, length),
+            },
+            baseline="s4_kernel",
+            rounds=7,
+        )
     report.compare(
         f"Kernel of a diagonal system, complex64, forward, {H} channels, {N} states, {L} steps",
         {

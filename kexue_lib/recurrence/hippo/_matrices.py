@@ -121,8 +121,8 @@ def fourier_window_matrices(
               \gamma = 2\;(\text{jump}), \; 1\;(\text{series})
 
     The value that leaves the window is not in the state. "jump" takes the series at the edge for the mean of both
-    ends, which it converges to; "series" takes it for the value itself, and the memory then keeps a third of every
-    window before.
+    ends, which it converges to; "series" takes it for the value itself, and the memory then keeps
+    every window before, each with a third of the weight of the next.
 
     Args:
         N: highest frequency, in periods per window; the state has 2N + 1 coefficients.
