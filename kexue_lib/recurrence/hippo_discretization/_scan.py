@@ -44,9 +44,9 @@ def legs_scan(
 
     The errors are upper bounds for a smooth signal whose samples are midpoints, L well above N. "backward" and "zoh"
     shorten every difference of two states. "bilinear" does not: the product of its first k steps has a norm of nearly
-    k + 1 up to k = 5N/8 (39 at N = 64, 160 at N = 256). For white noise its last state errs by 2.3 (N = 64) and 3.0
-    (N = 256) times the exact one at L = N, by 0.39 and 0.95 at L = 5N, by 0.06 and 0.26 at L = 16N, where "backward"
-    has 0.85 and 0.92, 0.67 and 0.87, 0.48 and 0.77. For rough signals of fewer than about 16N samples take "zoh".
+    k + 1 up to k = 5N/8 (39 at N = 64, 160 at N = 256). For white noise its last state errs by 2.7 (N = 64) and 4
+    (N = 256) times the exact one at L = N, by 0.36 and 0.97 at L = 5N, by 0.07 and 0.24 at L = 16N, where "backward"
+    has 0.86 and 0.92, 0.71 and 0.88, 0.50 and 0.77. For rough signals of fewer than about 16N samples take "zoh".
 
     Args:
         u: samples ``(..., L)``, real or complex; sample k is held on [k, k + 1).
