@@ -119,8 +119,8 @@ def test_the_published_scan_and_its_exceptions() -> None:
 
 
 def test_no_exception_below_the_proved_size() -> None:
-    """Above 102 006 the chapter proves that there is none; here all numbers up to it."""
-    most = 102_006
+    """From 104 815 on the chapter proves that there is none; here all numbers up to it."""
+    most = 104_815
     a, b, c = abc.abc_min_range(0, most + 1)
     n = torch.arange(most + 1)
     outside = 2 * a * a <= n
