@@ -6,6 +6,7 @@ import platform
 
 import numpy as np
 import pytest
+import torch
 
 from kexue_lib.checkpoints import load
 from kexue_lib.checkpoints.interludes import docstrings as runs
@@ -63,3 +64,27 @@ def test_parameters_are_chosen_on_one_set_and_measured_on_another():
             mean = np.mean([1 / rank if rank else 0 for rank in ranks[name]])
             assert mean == pytest.approx(sets[1][rule][place[0]][place[1]])
         assert sets[0][rule] != sets[1][rule]
+
+
+def test_a_foreign_word_comes_from_the_next_query():
+    queries = [(["a", "b"], 0), (["c", "d"], 1), (["e", "f"], 2)]
+    assert runs._with_foreign_word(queries) == [(["a", "d"], 0), (["c", "f"], 1), (["e", "b"], 2)]
+
+
+def test_ranks_of_scores_are_those_of_the_search():
+    docs = [["a"] * (number % 3 + 1) + ["b"] * (number % 5) for number in range(20)]
+    index, queries = BM25Index().fit(docs), [["a"], ["b"], ["a", "b"], ["none"]] * 20
+    wanted = [number // 4 for number in range(80)]
+    expected = [runs._rank(index.search(query, runs.DEPTH), doc) for query, doc in zip(queries, wanted)]
+    assert runs._ranks(index.score_batch(queries), torch.tensor(wanted)).tolist() == expected
+
+
+def test_weights_of_fields_are_not_chosen_at_the_edge_of_their_grid():
+    fields = STORED["fields"]
+    for way in ("joined", "added"):
+        place = runs.WEIGHTS.index(fields[way]["chosen"])
+        assert 0 < place < len(runs.WEIGHTS) - 1
+        for rule, means in fields[way]["measure"].items():
+            ranks = [int(rank) for rank in fields["ranks"][rule][way].split()]
+            assert len(ranks) == runs.PER_RULE
+            assert np.mean([1 / rank if rank else 0 for rank in ranks]) == pytest.approx(means[place], rel=1e-5)

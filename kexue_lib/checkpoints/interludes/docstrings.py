@@ -1,5 +1,5 @@
 """Known-item search in the docstrings of Python's standard library: eight rankings, the same queries for all; and
-k1 and b chosen on queries of their own, measured on others.
+k1, b and the weight of the name chosen on queries of their own, measured on others.
 
 A document is a module, class or function with a docstring; its fields are its dotted name and its text. It changes
 with the version of Python, so the ranks are stored, by :mod:`kexue_lib.checkpoints.interludes.site_search`."""
@@ -10,7 +10,7 @@ import ast
 import random
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -22,11 +22,13 @@ __all__ = [
     "HAND_MADE",
     "K1",
     "RULES",
+    "WEIGHTS",
     "B",
     "compare_methods",
     "docstrings",
     "known_item_queries",
     "rankers",
+    "sweep_fields",
     "sweep_parameters",
 ]
 
@@ -52,7 +54,8 @@ RULES = {  # words of the name, words of the text, and whether a word that occur
     "one of the name, two of the text": (1, 2, False),
 }
 PER_RULE, DEPTH = 300, 100
-K1, B = (0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 2.0), (0.0, 0.25, 0.5, 0.75, 1.0)
+K1, B = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 2.0), (0.0, 0.25, 0.5, 0.75, 1.0)
+WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the name, over that of the text
 USUAL = (1.2, 0.75)
 _FIELD_WEIGHTS = {"name": 3.0, "text": 1.0}
 
@@ -144,9 +147,7 @@ def rankers(
         return _best(sum(weight * apart[field].score(query) for field, weight in _FIELD_WEIGHTS.items()))
 
     def fine(query: list[str]) -> list[tuple[int, float]]:
-        found = fields.search(query, DEPTH)
-        docs = [doc for doc, _ in found]
-        return rerank(found, query, {doc: name_tokens[doc] for doc in docs}, {doc: texts[doc] for doc in docs})
+        return _reranked(fields.search(query, DEPTH), query, name_tokens, texts)
 
     return {
         "tf-idf, cosine": cosine(),
@@ -158,6 +159,13 @@ def rankers(
         "BM25F": lambda query: fields.search(query, DEPTH),
         "BM25F, reranked": fine,
     }
+
+
+def _reranked(
+    found: list[tuple[int, float]], query: list[str], name_tokens: list[list[str]], texts: list[list[str]]
+) -> list[tuple[int, float]]:
+    docs = [doc for doc, _ in found]
+    return rerank(found, query, {doc: name_tokens[doc] for doc in docs}, {doc: texts[doc] for doc in docs})
 
 
 def _searcher(index: BM25Index) -> Callable[[list[str]], list[tuple[int, float]]]:
@@ -197,7 +205,8 @@ def sweep_parameters() -> dict[str, object]:
 
     Returns:
         ``chosen``: k1 and b; ``grid``: for each set ("choose", "measure") and each rule the mean reciprocal rank, a row
-        for each k1 and a column for each b; ``ranks``: for each rule and each variant the ranks in "measure".
+        for each k1 and a column for each b; ``ranks``: for each rule and each variant the ranks in "measure";
+        ``foreign``: those with a foreign word, in one line.
     """
     _, name_tokens, texts = docstrings()
     docs = [name + text for name, text in zip(name_tokens, texts)]
@@ -231,7 +240,81 @@ def sweep_parameters() -> dict[str, object]:
         variants[f"{name}, length"] = BM25Index(k1, b).fit(once)
     found = {name: ranks(index, "measure") for name, index in variants.items()}
     by_rule = {rule: {name: of_rule[rule] for name, of_rule in found.items()} for rule in RULES}
-    return {"chosen": chosen, "grid": grid, "ranks": by_rule}
+    drawn["foreign"] = {rule: _with_foreign_word(queries) for rule, queries in drawn["measure"].items()}
+    foreign = {name: ranks(variants[name], "foreign") for name in ("neither", "usual, both", "chosen, both")}
+    lines = {rule: {name: " ".join(map(str, of[rule])) for name, of in foreign.items()} for rule in RULES}
+    return {"chosen": chosen, "grid": grid, "ranks": by_rule, "foreign": lines}
+
+
+def _with_foreign_word(queries: list[tuple[list[str], int]]) -> list[tuple[list[str], int]]:
+    return [
+        ([*query[:-1], other[-1]], place) for (query, place), (other, _) in zip(queries, [*queries[1:], queries[0]])
+    ]
+
+
+def sweep_fields() -> dict[str, object]:
+    """Choose k1, b and the weight of the name on drawn queries (seed 1) and measure the choice on others (seed 2).
+
+    Both ways to use two fields are given the same choice: the counts joined before they saturate (BM25F), and BM25 of
+    the name and of the text added. For each weight, k1 and b are those of the greatest mean reciprocal rank over the
+    three rules; BM25 on one field, tuned alike, is in :func:`sweep_parameters`.
+
+    The joined fields, reranked, are measured at the choice.
+
+    Returns:
+        For "joined" and "added": ``best``: for each weight k1 and b; ``chosen``: the weight; ``measure``: for each
+        rule and each weight the mean reciprocal rank on the queries measured; and ``ranks``: for each rule and for
+        "joined", "added" and "reranked" the ranks at the choice, in one line.
+    """
+    _, name_tokens, texts = docstrings()
+    fields = {"name": name_tokens, "text": texts}
+    drawn = {
+        seed: [query for rule in RULES for query in known_item_queries(name_tokens, texts, rule, seed)]
+        for seed in (1, 2)
+    }
+    asked = {seed: [query for query, _ in queries] for seed, queries in drawn.items()}
+    wanted = {seed: torch.tensor([place for _, place in queries]) for seed, queries in drawn.items()}
+
+    def ranks(way: str, k1: float, b: float, seed: int, weights: tuple[float, ...] = WEIGHTS) -> list[torch.Tensor]:
+        if way == "joined":
+            indices = [BM25FIndex({"name": weight, "text": 1.0}, k1, b).fit(fields) for weight in weights]
+            return [_ranks(index.score_batch(asked[seed]), wanted[seed]) for index in indices]
+        name, text = (BM25Index(k1, b).fit(docs).score_batch(asked[seed]) for docs in fields.values())
+        return [_ranks(text + weight * name, wanted[seed]) for weight in weights]
+
+    content: dict[str, object] = {"ranks": {rule: {} for rule in RULES}}
+
+    def store(name: str, places: Sequence[torch.Tensor]) -> None:
+        for rule, row in zip(RULES, places):
+            content["ranks"][rule][name] = " ".join(map(str, row.tolist()))
+
+    pairs = [(k1, b) for k1 in K1 for b in B[1:]]
+    for way in ("joined", "added"):
+        means = torch.stack([torch.stack([_mean(places) for places in ranks(way, *pair, 1)]) for pair in pairs])
+        best = [pairs[row] for row in means.argmax(0).tolist()]
+        place = int(means.amax(0).argmax())
+        measured = [ranks(way, *pair, 2, (weight,))[0].split(PER_RULE) for pair, weight in zip(best, WEIGHTS)]
+        measure = {rule: [float(_mean(row[i])) for row in measured] for i, rule in enumerate(RULES)}
+        content[way] = {"best": best, "chosen": WEIGHTS[place], "measure": measure}
+        store(way, measured[place])
+        if way == "joined":
+            index = BM25FIndex({"name": WEIGHTS[place], "text": 1.0}, *best[place]).fit(fields)
+            found = [_reranked(index.search(query, DEPTH), query, name_tokens, texts) for query in asked[2]]
+            last = torch.tensor([_rank(hits, doc) for hits, doc in zip(found, wanted[2].tolist())])
+            store("reranked", last.split(PER_RULE))
+    return content
+
+
+def _mean(ranks: torch.Tensor) -> torch.Tensor:
+    return torch.where(ranks > 0, 1 / ranks, 0.0).mean()
+
+
+def _ranks(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The rank of each query's document, ties by lower number; 0 beyond ``DEPTH`` or without a positive score."""
+    own = scores.gather(1, wanted[:, None])
+    before = torch.arange(scores.shape[1]) < wanted[:, None]
+    places = 1 + ((scores > own) | (scores == own) & before).sum(1)
+    return torch.where((places <= DEPTH) & (own[:, 0] > 0), places, 0)
 
 
 def _rank(found: list[tuple[int, float]], wanted: int) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from kexue_lib.checkpoints import save
-from kexue_lib.checkpoints.interludes.docstrings import compare_methods, sweep_parameters
+from kexue_lib.checkpoints.interludes.docstrings import compare_methods, sweep_fields, sweep_parameters
 from kexue_lib.interludes.site_search import BM25Index, SiteSearch, tokenize
 
 __all__ = ["QUERIES", "main", "sphinx_results"]
@@ -166,7 +166,7 @@ def _rank(pages: list[str], target: str) -> int | None:
 def main() -> None:
     """Run all comparisons and store them.
 
-    The one argument is a folder with ``chapters/`` and ``_build/html``; about a minute on one thread.
+    The one argument is a folder with ``chapters/`` and ``_build/html``; about two minutes on one thread.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("book", type=Path, help="folder with chapters/ and _build/html")
@@ -176,6 +176,7 @@ def main() -> None:
         "related": compare_parts(book),
         "docstrings": compare_methods(),
         "sweep": sweep_parameters(),
+        "fields": sweep_fields(),
     }
     save(
         "interludes/site_search",
