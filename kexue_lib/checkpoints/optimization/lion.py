@@ -1,6 +1,6 @@
 """AdamW, Lion, Signum and Tiger on digits with noisy labels: rates chosen on some seeds, compared on others.
 
-Run by ``python -m kexue_lib.checkpoints.optimization.lion`` with one thread, about ten minutes."""
+Run by ``python -m kexue_lib.checkpoints.optimization.lion`` with one thread, about half an hour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kexue_lib.mlp import mlp
 from kexue_lib.optimization.lion import Lion, Tiger, adam_update_rms
 from kexue_lib.training import fit, warmup_cosine
 
-__all__ = ["BATCHES", "CHOOSING", "COMPARING", "METHODS", "ROUNDINGS", "main", "trained"]
+__all__ = ["BATCHES", "CHOOSING", "COMPARING", "DECAYS", "METHODS", "ROUNDINGS", "TUNED", "main", "trained"]
 
 BATCHES = {8: 2000, 256: 400}  # steps for each batch size
 CHOOSING, COMPARING = range(4), range(4, 12)  # seeds
@@ -31,6 +31,12 @@ METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {
     "Lion, AdamW's decay": (lambda p, lr: Lion(p, lr, weight_decay=DECAY), GRID),
     "Signum": (lambda p, lr: Lion(p, lr, betas=(0.9, 0.9), weight_decay=DECAY * FACTOR), GRID),
     "Tiger": (lambda p, lr: Tiger(p, lr), (1e-3, 2e-3, 3e-3, 4.5e-3, 6e-3, 1e-2, 1.4e-2, 2e-2)),
+}
+DECAYS = {8: (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 256: (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
+TUNED: dict[str, tuple[Callable, dict[int, tuple[float, ...]]]] = {
+    "AdamW": (AdamW, {8: (3e-3, 4.5e-3, 6e-3, 1e-2), 256: (3e-3, 4.5e-3, 6e-3, 1e-2)}),
+    "Lion": (Lion, {8: (3e-4, 6e-4, 1e-3, 1.5e-3), 256: (1e-3, 1.5e-3, 2e-3, 3e-3, 4.5e-3)}),
+    "Tiger": (Tiger, {8: (3e-3, 4.5e-3, 6e-3), 256: (1e-2, 1.4e-2, 2e-2, 2.8e-2)}),
 }
 ROUNDINGS: dict[str, tuple[torch.dtype, dict]] = {
     "float32": (torch.float32, {}),
@@ -71,10 +77,21 @@ def trained(
         return F.cross_entropy(model(data.x_test).float(), data.y_test).item()
 
 
-def main() -> None:
-    """Choose rates, compare, round, and store the losses.
+def tuned(batch: int, name: str) -> dict:
+    """Return the mean losses of all rates and decays on some seeds, and the losses of the best pair on the others."""
+    make, rates = TUNED[name]
+    options = [{"weight_decay": decay, "lr": lr} for decay in DECAYS[batch] for lr in rates[batch]]
+    losses = [[trained(partial(make, **option), batch, seed) for seed in CHOOSING] for option in options]
+    means = [round(sum(each) / len(each), 4) for each in losses]
+    best = options[means.index(min(means))]
+    again = [trained(partial(make, **best), batch, seed) for seed in COMPARING]
+    return {"options": options, "means": means, "chosen": best, "compared": again}
 
-    One thread; about ten minutes.
+
+def main() -> None:
+    """Choose rates, compare, tune the decays, round, and store the losses.
+
+    One thread; about half an hour.
     """
     torch.set_num_threads(1)
     chosen: dict[str, dict[str, float]] = {}
@@ -101,6 +118,7 @@ def main() -> None:
         "chosen": chosen,
         "sweep": sweep,
         "compared": compared,
+        "tuned": {str(batch): {name: tuned(batch, name) for name in TUNED} for batch in BATCHES},
         "in_bf16": in_bf16,
     }
     save("optimization/lion", rounded(content), made_with={"seed": [0, 11], "steps": list(BATCHES.values())})
