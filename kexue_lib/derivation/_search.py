@@ -76,7 +76,9 @@ def _at_corners(domain: Domain, seen: list[Point]) -> Iterator[Point]:
         yield from _solutions(functools.partial(sp.linsolve, chosen, symbols), symbols, seen)
     for chosen in itertools.islice(itertools.combinations(curved, 2), _CORNERS // 10):
         if not set(chosen) <= set(affine):
-            yield from _solutions(functools.partial(sp.nonlinsolve, [b.as_expr() for b in chosen], symbols), symbols, seen)
+            yield from _solutions(
+                functools.partial(sp.nonlinsolve, [b.as_expr() for b in chosen], symbols), symbols, seen
+            )
 
 
 def _solutions(solve: Any, symbols: list[sp.Symbol], seen: list[Point]) -> Iterator[Point]:

@@ -18,7 +18,7 @@ from kexue_lib.mlp import mlp
 from kexue_lib.optimization.lion import Lion, Tiger, adam_update_rms
 from kexue_lib.training import fit, warmup_cosine
 
-__all__ = ["BATCHES", "CHOOSING", "COMPARING", "DECAYS", "METHODS", "ROUNDINGS", "TUNED", "main", "trained"]
+__all__ = ["BATCHES", "CHOOSING", "COMPARING", "DECAYS", "METHODS", "ROUNDINGS", "TUNED", "main", "trained", "tuned"]
 
 BATCHES = {8: 2000, 256: 400}  # steps for each batch size
 CHOOSING, COMPARING = range(4), range(4, 12)  # seeds
@@ -78,7 +78,12 @@ def trained(
 
 
 def tuned(batch: int, name: str) -> dict:
-    """Return the mean losses of all rates and decays on some seeds, and the losses of the best pair on the others."""
+    """Return the mean losses of all rates and decays on some seeds, and the losses of the best pair on the others.
+
+    Args:
+        batch: images of a step; a key of ``BATCHES``.
+        name: a key of ``TUNED``.
+    """
     make, rates = TUNED[name]
     options = [{"weight_decay": decay, "lr": lr} for decay in DECAYS[batch] for lr in rates[batch]]
     losses = [[trained(partial(make, **option), batch, seed) for seed in CHOOSING] for option in options]
