@@ -73,7 +73,7 @@ def _at_corners(domain: Domain, seen: list[Point]) -> Iterator[Point]:
     affine = [b for b in bounds if b.is_linear]
     curved = bounds if len(symbols) == 2 and all(b.total_degree() <= 2 for b in bounds) else []
     for chosen in itertools.islice(itertools.combinations(affine, len(symbols)), _CORNERS):
-        yield from _solutions(functools.partial(sp.linsolve, chosen, symbols), symbols, seen)
+        yield from _solutions(functools.partial(sp.linsolve, [b.as_expr() for b in chosen], symbols), symbols, seen)
     for chosen in itertools.islice(itertools.combinations(curved, 2), _CORNERS // 10):
         if not set(chosen) <= set(affine):
             yield from _solutions(
