@@ -13,7 +13,7 @@ from kexue_lib.derivation._decision import Decision, InductionProof
 from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._evidence import AGREE, COSTLY, ENOUGH, POINTS, NumericalTest
 from kexue_lib.derivation._given import normalised, parts, shifted
-from kexue_lib.derivation._induction import NoProof, prove_induction
+from kexue_lib.derivation._induction import NoProof, instance, prove_induction
 from kexue_lib.derivation._noncommutative import as_matrices
 from kexue_lib.derivation._proof import plain, routes, well_defined
 from kexue_lib.derivation._recurrences import Recurrence, Rewriter, rules
@@ -80,11 +80,7 @@ def decide_induction(
     first = min(base) if isinstance(base, tuple) else base
     patience = min(time_limit, patience)
     for size in range(first, first + _SMALL):
-        single = statement(sp.Integer(size))
-        if single in (sp.true, True):
-            continue
-        if single in (sp.false, False):
-            raise Refusal(f"false at {n} = {size}", {n: sp.Integer(size)})
+        single = instance(statement, n, size)
         for reduced, conditions in _followed(single, [c for c in given if n not in c.free_symbols]):
             test = NumericalTest(reduced, conditions, seconds=patience)
             try:

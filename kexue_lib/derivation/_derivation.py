@@ -152,7 +152,9 @@ class Derivation:
         if statement in (sp.true, True):
             raise VacuousClaim(title, "the statement is True by construction")
         if statement in (sp.false, False):
-            raise DerivationError(title, "the statement is False")
+            raise DerivationError(
+                title, "the statement is False: SymPy answered it at once (evaluate=False keeps it as written)"
+            )
         if isinstance(statement, sp.Eq) and statement.lhs == statement.rhs:
             raise VacuousClaim(title, f"both sides are {statement.lhs} by construction")
         self._claim(title, statement, given, uses, scope, instance)

@@ -8,6 +8,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from kexue_lib.derivation._indexed_facts import ForEvery
+from kexue_lib.derivation._ranges import without_empty
 
 MATRIX_FACTS = {
     getattr(sp.Q, name)
@@ -28,7 +29,7 @@ _LAZY = (sp.Sum, sp.Product, sp.Integral, sp.Limit, sp.Indexed)
 
 
 def normalised(statement: Any) -> Any:
-    """The statement with predicates of scalars such as Q.positive(x) written as relations.
+    """The statement with predicates of scalars such as Q.positive(x) written as relations, and without empty sums.
 
     Raises ValueError for a predicate that nothing here could honour.
     """
@@ -41,7 +42,7 @@ def normalised(statement: Any) -> Any:
         raise ValueError(f"given: got {statement}, expected a relation, or that assumption on the symbol itself")
     if isinstance(statement, BooleanFunction) and not isinstance(statement, ForEvery):
         return statement.func(*map(normalised, statement.args), evaluate=False)
-    return statement
+    return without_empty(statement) if isinstance(statement, Relational) else statement
 
 
 def parts(given: Sequence[Any]) -> list[Any]:

@@ -53,8 +53,9 @@ def prove_induction(
     facts = [fact for fact in (*given, *uses) if not _is_range(fact, n, bases[0])]
     if any(n in fact.free_symbols for fact in facts):
         raise NoProof("a condition that speaks of n would have to hold for every n: give it as a Recurrence")
-    for b in bases:
-        if not _Problem(facts, prove, 0).base_holds(statement(sp.Integer(b))):
+    starts = [instance(statement, n, b) for b in bases]
+    for b, start in zip(bases, starts, strict=True):
+        if not _Problem(facts, prove, 0).base_holds(start):
             raise NoProof(f"the base case {n} = {b}")
     # n = m + the last base value, m ≥ 0, is how SymPy's assumptions learn that n ≥ base
     m = sp.Dummy("m", integer=True, nonnegative=True)
@@ -63,7 +64,29 @@ def prove_induction(
     if not _Problem(facts, prove, bases[-1]).step_holds(statement(last + 1), before):
         raise NoProof("the step")
     shown = [statement(n - back) for back in reversed(range(len(bases)))]
-    return sp.And(*(statement(sp.Integer(b)) for b in bases)), sp.And(*shown), statement(n + 1)
+    return sp.And(*starts, evaluate=False), sp.And(*shown), statement(n + 1)
+
+
+def instance(statement: Callable[[Any], Any], n: sp.Symbol, value: int) -> Any:
+    """The statement at a number, none of its relations left to SymPy's first look.
+
+    SymPy answers some at once, and not always rightly: an empty product counts as nonpositive in some processes, so
+    that `Eq(Product(1 - x/j, (j, 1, 0)), 1)` can be False. What it answered is built again, term by term, and kept.
+    """
+    found = statement(sp.Integer(value))
+    if found not in (True, False) and len(_parts(found)) == len(_parts(statement(n))):
+        return found
+    with sp.evaluate(False):
+        raw = statement(sp.Integer(value))
+    return sp.And(*(_kept(part) for part in _parts(raw)), evaluate=False)
+
+
+def _kept(part: Any) -> Any:
+    return part.func(*map(_rebuilt, part.args), evaluate=False) if isinstance(part, Relational) else part
+
+
+def _rebuilt(e: Any) -> Any:
+    return e.func(*map(_rebuilt, e.args)) if e.args else e
 
 
 def _is_range(fact: Any, n: sp.Symbol, first: int) -> bool:

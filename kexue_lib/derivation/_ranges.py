@@ -5,6 +5,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
 
 from kexue_lib.derivation._matrices import MatrixSum
 
@@ -22,6 +23,21 @@ def common_ranges(expressions: Sequence[Any], floor: int) -> list[Any]:
     lows = [s.limits[-1][1] for s in sums if isinstance(s, sp.Sum) and s.limits[-1][1].is_Integer]
     top, low = min(tops, default=sp.Integer(floor)), max(lows, default=None)
     return [e.replace(_is_total, lambda node: _cut(node, top, low)) for e in linear]
+
+
+def without_empty(e: Any) -> Any:
+    """Sums without a term as 0, products without one as 1.
+
+    SymPy keeps them as they are, and gives an empty product a wrong sign in some processes.
+    """
+    if not any(total.has_empty_sequence for total in e.atoms(sp.Sum, sp.Product)):
+        return e
+    parts = [without_empty(part) for part in e.args]
+    if isinstance(e, Relational):
+        return e.func(*parts, evaluate=False)
+    if _is_total(e) and e.has_empty_sequence:
+        return sp.Integer(isinstance(e, sp.Product))
+    return e.func(*parts)
 
 
 def _is_total(e: Any) -> bool:
@@ -78,7 +94,7 @@ def _cut(total: Any, top: Any, low: Any) -> Any:
     if whole and not last.is_number and far.is_Integer and 0 < far <= _FAR:
         drawn += [_term(total, last - back) for back in range(int(far))]
         last -= far
-    rest = total.func(total.function, *total.limits[:-1], (total.limits[-1][0], first, last))
+    rest = without_empty(total.func(total.function, *total.limits[:-1], (total.limits[-1][0], first, last)))
     return sp.Add(rest, *drawn) if isinstance(total, sp.Sum) else sp.Mul(rest, *drawn)
 
 

@@ -5,12 +5,17 @@ from typing import Any
 import pytest
 import sympy as sp
 from sympy import And, Derivative, Determinant, Eq, FunctionMatrix, Identity, Lambda, MatrixSymbol, Product, Q, Sum
+from sympy.core.cache import clear_cache
 from sympy.core.relational import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan
 
+from kexue_lib.derivation._deciding import decide, decide_induction
+from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._function_matrices import smaller
-from kexue_lib.derivation._induction import NoProof, prove_induction
+from kexue_lib.derivation._given import normalised
+from kexue_lib.derivation._induction import NoProof, instance, prove_induction
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._matrices import MatrixSum, matrices_equal
+from kexue_lib.derivation._proof import plain
 from kexue_lib.derivation._recurrences import Recurrence, instances, rules
 
 n = sp.Symbol("n", integer=True, nonnegative=True)
@@ -297,3 +302,32 @@ def test_no_index_is_captured():
     assert instances([recurrence], [F(q)]) == []
     same = Recurrence(Eq(F(k), Sum(X[q], (q, 0, k))), k)
     assert instances([same], [F(k + 1)]) == [F(k + 1) - Sum(X[q], (q, 0, k + 1))]
+
+
+def empty_product(m: Any) -> Any:
+    return Product(1 - d / kp, (kp, 1, m))
+
+
+@pytest.mark.parametrize("attempt", range(40))
+def test_what_sympy_says_of_an_empty_product_is_not_believed(attempt: int) -> None:
+    """SymPy calls it nonpositive; whether an equation or an order with it is answered at once depends on chance."""
+    clear_cache()
+    start = instance(lambda m: And(Eq(empty_product(m), 1), empty_product(m) <= 1), n, 0)
+    assert [part.args for part in start.args] == [(empty_product(0), 1)] * 2
+    clear_cache()
+    with pytest.raises(Refusal, match="at n = 0 false"):
+        decide_induction(lambda m: empty_product(m) < 1, n, 0, [], [], 10.0)
+
+
+def test_base_case_is_displayed_where_sympy_answers_it_at_once() -> None:
+    base, _, _ = prove_induction(lambda m: Eq(Sum(k, (k, 0, m)), m * (m + 1) / 2), n, 0, [], plain)
+    assert base == Eq(Sum(k, (k, 0, 0)), 0, evaluate=False)
+    base, _, _ = prove_induction(lambda m: GreaterThan(m, 0), n, 0, [], plain)
+    assert base == GreaterThan(0, 0, evaluate=False)
+
+
+def test_a_product_without_factors_is_one_inside_a_statement() -> None:
+    none = Product(1 - d / kp, (kp, n + 1, n))
+    assert normalised(LessThan(x * none, Sum(k, (k, n, n - 1)), evaluate=False)) == LessThan(x, 0)
+    with pytest.raises(Refusal, match="false"):
+        decide(StrictLessThan(none, 1, evaluate=False), [], [], 5.0)
