@@ -4,6 +4,7 @@ Run by ``python -m kexue_lib.checkpoints.optimization.lion`` with one thread, ab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,15 +16,30 @@ from torch.optim import AdamW, Optimizer
 from kexue_lib.checkpoints import rounded, save
 from kexue_lib.data import digits, flip_labels, minibatches
 from kexue_lib.mlp import mlp
-from kexue_lib.optimization.lion import Lion, Tiger, adam_update_rms
+from kexue_lib.optimization.lion import Lion, Tiger, adam_update_rms, adamw_to_lion
 from kexue_lib.training import fit, warmup_cosine
 
-__all__ = ["BATCHES", "CHOOSING", "COMPARING", "DECAYS", "METHODS", "ROUNDINGS", "TUNED", "main", "trained", "tuned"]
+__all__ = [
+    "BATCHES",
+    "CHOOSING",
+    "COMPARING",
+    "DECAYS",
+    "FACTORS",
+    "METHODS",
+    "ROUNDINGS",
+    "TUNED",
+    "converted",
+    "main",
+    "trained",
+    "tuned",
+]
 
 BATCHES = {8: 2000, 256: 400}  # steps for each batch size
 CHOOSING, COMPARING = range(4), range(4, 12)  # seeds
 NOISE, DECAY = 0.3, 0.1
 FACTOR = 1 / adam_update_rms(0.9)
+DRIFT = math.sqrt(2 / math.pi / (0.1**2 + 0.9**2 * 0.01 / 1.99))  # Lion's drift in noise over AdamW's
+FACTORS = (3.0, FACTOR, DRIFT, 10.0)  # between AdamW's rate and Lion's
 GRID = (1e-4, 3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
 METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {
     "AdamW": (lambda p, lr: AdamW(p, lr, weight_decay=DECAY), (3e-4, 1e-3, 3e-3, 4.5e-3, 6e-3, 1e-2, 2e-2)),
@@ -93,6 +109,22 @@ def tuned(batch: int, name: str) -> dict:
     return {"options": options, "means": means, "chosen": best, "compared": again}
 
 
+def converted(batch: int, weight_decay: float, lr: float) -> dict[str, list[float]]:
+    """Return the losses of Lion, on the seeds for comparing, at AdamW's settings converted by each factor.
+
+    Args:
+        batch: images of a step; a key of ``BATCHES``.
+        weight_decay: AdamW's.
+        lr: AdamW's.
+    """
+    losses = {}
+    for factor in FACTORS:
+        rate, decay = adamw_to_lion(lr, weight_decay, factor=factor)
+        make = partial(Lion, lr=rate, weight_decay=decay)
+        losses[f"{factor:.3g}"] = [trained(make, batch, seed) for seed in COMPARING]
+    return losses
+
+
 def main() -> None:
     """Choose rates, compare, tune the decays, round, and store the losses.
 
@@ -118,12 +150,14 @@ def main() -> None:
             make = partial(Lion, lr=lr, weight_decay=DECAY * FACTOR, **options)
             in_bf16[f"{lr:g}"][name] = [trained(make, 256, seed, dtype) for seed in COMPARING]
         print(lr, {k: sum(v) / len(v) for k, v in in_bf16[f"{lr:g}"].items()}, flush=True)
+    of_both = {str(batch): {name: tuned(batch, name) for name in TUNED} for batch in BATCHES}
     content = {
         "rates": {name: list(rates) for name, (_, rates) in METHODS.items()},
         "chosen": chosen,
         "sweep": sweep,
         "compared": compared,
-        "tuned": {str(batch): {name: tuned(batch, name) for name in TUNED} for batch in BATCHES},
+        "tuned": of_both,
+        "converted": {str(batch): converted(batch, **of_both[str(batch)]["AdamW"]["chosen"]) for batch in BATCHES},
         "in_bf16": in_bf16,
     }
     save("optimization/lion", rounded(content), made_with={"seed": [0, 11], "steps": list(BATCHES.values())})
