@@ -1,7 +1,7 @@
 """Small networks on noisy digits: schedules, amounts of decay, and how far an update points to where training ends.
 
-Run by ``python -m kexue_lib.checkpoints.optimization.amos_recipes`` with one thread, about half an hour. Every run is
-stored when it is done, and runs that are stored are not repeated.
+Run by ``python -m kexue_lib.checkpoints.optimization.amos_recipes`` with one thread, about three quarters of an
+hour. Every run is stored when it is done, and runs that are stored are not repeated.
 """
 
 from __future__ import annotations
@@ -47,10 +47,13 @@ DIVERGED = 1000.0
 OPTIMIZERS = (
     ("AdamW", "constant"),
     ("AdamW", "linear"),
+    ("AdamW", "inverse_square"),
     ("Amos, all", "constant"),
+    ("Amos, all", "linear"),
     ("Amos, fan_in", "constant"),
     ("Amos, none", "constant"),
 )
+SHORT = 800
 NAME = "optimization/amos_recipes"
 
 
@@ -127,7 +130,7 @@ def run(
     *,
     horizon: int = STEPS,
     half_life: int | None = None,
-    decay: float = 1.0,
+    decay: float | str = 1.0,
     optimizer: str = "relative",
 ) -> list[float]:
     """Return the test loss of one training after the steps of ``SHOWN``, as far as it goes; ``DIVERGED`` if it is NaN.
@@ -138,11 +141,14 @@ def run(
         seed: of weights and batches.
         horizon: steps.
         half_life: of the schedule, if it has one.
-        decay: of the relative update, as a multiple of the recipe's α₀²/2.
+        decay: as a multiple of the recipe's α₀²/2 (relative update) or of 0.01 (AdamW); ``"cancelling"``: for every
+            matrix what :func:`cancelling` says.
         optimizer: of ``OPTIMIZERS``.
     """
-    q = 1 / decay if decay else math.inf
-    make = {"relative": lambda p: RelativeUpdate(p, rate, q=q), "AdamW": lambda p: torch.optim.AdamW(p, rate)}
+    make = {
+        "relative": lambda p: _with_decay(p, rate, decay),
+        "AdamW": lambda p: torch.optim.AdamW(p, rate, weight_decay=0.01 * decay),
+    }
     for reduce in ("all", "fan_in", "none"):
         make[f"Amos, {reduce}"] = lambda p, reduce=reduce: Amos(p, rate, momentum=0.9, reduce=reduce)
     try:
@@ -164,6 +170,38 @@ def run(
     return [result.history["test"][n // EVERY - 1].item() for n in SHOWN if n <= horizon]
 
 
+def cancelling(stages: list[dict[str, list]]) -> Tensor:
+    """Return the multiple of α₀²/2 with which decay cancels α²‖u‖², 0 where q < 0: ``[matrix][block]``.
+
+    Args:
+        stages: what :func:`progress` measured, one for each seed.
+    """
+    mean = lambda name: torch.tensor([x[name] for x in stages], dtype=torch.float64)
+    first, last, cosine = mean("norms").unbind(-1)
+    way = 1 + (last / first) ** 2 - 2 * last / first * cosine  # ‖ε₀‖² / kσ²
+    share = (mean("q") * mean("error") * way[..., None]).mean(0)
+    return torch.where(share > 0, 1 / share, 0.0)
+
+
+def _with_decay(params: Any, rate: float, decay: float | str) -> RelativeUpdate:
+    inverse = lambda multiple: 1 / multiple if multiple else math.inf
+    if decay != "cancelling":
+        return RelativeUpdate(params, rate, q=inverse(decay))
+    own = list(params)
+    table = cancelling([*load(NAME)[0]["progress"].values()]).tolist()
+    matrices = [{"params": [p]} for p in own if p.ndim == 2]
+    optimizer = RelativeUpdate([*matrices, {"params": [p for p in own if p.ndim < 2]}], rate)
+    done = [0]
+
+    def follow(*_: Any) -> None:
+        for group, row in zip(optimizer.param_groups, table):
+            group["q"] = inverse(row[done[0] // BLOCK])
+        done[0] += 1
+
+    optimizer.register_step_pre_hook(follow)
+    return optimizer
+
+
 def _schedules() -> Iterator[dict[str, Any]]:
     for rate in (1e-3, *RATES):
         yield {"schedule": "constant", "rate": rate}
@@ -176,8 +214,21 @@ def _schedules() -> Iterator[dict[str, Any]]:
             for half_life in HALF_LIVES:
                 yield {"schedule": schedule, "rate": rate, "half_life": half_life}
     for optimizer, schedule in OPTIMIZERS:
-        for rate in (3e-4, 1e-3, *RATES):
-            yield {"schedule": schedule, "rate": rate, "optimizer": optimizer}
+        setting = {"schedule": schedule, "optimizer": optimizer}
+        if schedule == "inverse_square":
+            for rate in RATES[:3]:
+                for half_life in HALF_LIVES[1:4]:
+                    yield setting | {"rate": rate, "half_life": half_life}
+            continue
+        rates = (3e-4, 1e-3, *RATES)
+        if optimizer == "Amos, all":
+            rates = (3e-2, 1e-1, 0.2) if schedule == "linear" else (*rates, 0.05, 0.2)
+        for rate in rates:
+            for length in ({}, {"horizon": SHORT}) if schedule == "linear" else ({},):
+                yield setting | {"rate": rate} | length
+                if (optimizer, schedule) == ("AdamW", "linear") and rate in (3e-3, 1e-2):
+                    for decay in (10.0, 100.0):
+                        yield setting | {"rate": rate, "decay": decay} | length
 
 
 def best(rows: list[dict[str, Any]], horizon: int, **wanted: Any) -> dict[str, Any]:
@@ -197,6 +248,20 @@ def best(rows: list[dict[str, Any]], horizon: int, **wanted: Any) -> dict[str, A
     return dict(min(losses, key=lambda s: sum(losses[s]) / len(losses[s])))
 
 
+def contender(rows: list[dict[str, Any]], horizon: int, optimizer: str, schedule: str) -> dict[str, Any]:
+    """Return the best setting of an optimizer and a schedule for ``horizon`` steps, ``STEPS`` or ``SHORT``.
+
+    Args:
+        rows: of the stored table.
+        horizon: steps.
+        optimizer: of ``OPTIMIZERS``.
+        schedule: its schedule.
+    """
+    length = SHORT if (schedule, horizon) == ("linear", SHORT) else None
+    own = [row for row in rows if row["setting"].get("horizon") == length]
+    return best(own, horizon, schedule=schedule, optimizer=optimizer)
+
+
 def runs(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield what is to be trained: every schedule for tuning, the best ones on other seeds, and amounts of decay.
 
@@ -211,8 +276,9 @@ def runs(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
             for seed in TESTING:
                 yield best(rows, horizon, schedule=schedule), seed
     for optimizer, schedule in OPTIMIZERS:
-        for seed in TESTING:
-            yield best(rows, STEPS, schedule=schedule, optimizer=optimizer), seed
+        for horizon in (STEPS,) if optimizer in ("Amos, fan_in", "Amos, none") else (SHORT, STEPS):
+            for seed in TESTING:
+                yield contender(rows, horizon, optimizer, schedule), seed
     for decay in DECAYS:
         for base in (
             {"schedule": "constant", "rate": 1e-2},
@@ -220,9 +286,11 @@ def runs(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
         ):
             for seed in TESTING:
                 yield base | {"decay": decay}, seed
+    for seed in TESTING:
+        yield {"schedule": "constant", "rate": 1e-2, "decay": "cancelling"}, seed
 
 
-def progress(seed: int, rate: float = 1e-2, longer: int = 4) -> dict[str, list]:
+def progress(seed: int, rate: float = 1e-2, longer: int = 4, batches: int | None = None) -> dict[str, list]:
     """Return how the updates of a run point to where training ends, for every weight matrix in blocks of 100 steps.
 
     The end θ* is that of the same run, continued to four times its length with a rate that falls to zero; then the
@@ -232,6 +300,7 @@ def progress(seed: int, rate: float = 1e-2, longer: int = 4) -> dict[str, list]:
         seed: of weights and batches.
         rate: α₀, constant over the run.
         longer: length of the continuation, in runs.
+        batches: seed of the batches on the way to θ*; default: those of the run itself.
 
     Returns:
         ``"cosine"``: between update and error; ``"q"``: θ·ε / ‖ε‖²; ``"error"``: ‖ε‖² / ‖ε₀‖²; ``"straight"``:
@@ -241,7 +310,8 @@ def progress(seed: int, rate: float = 1e-2, longer: int = 4) -> dict[str, list]:
     rest = (longer - 1) * STEPS
     falling = lambda t: 1.0 if t < STEPS else 1 - (t - STEPS) / rest
     options = {"optimizer": lambda p: RelativeUpdate(p, rate), "seed": seed, "progress": False}
-    end = fit(network(seed), cross_entropy, noisy_batch, schedule=falling, steps=longer * STEPS, **options).model
+    other = options if batches is None else options | {"seed": batches}
+    end = fit(network(seed), cross_entropy, noisy_batch, schedule=falling, steps=longer * STEPS, **other).model
     start, goal = weights(network(seed)), weights(end)
     optimizer, seen = [], []
 
@@ -280,14 +350,14 @@ def progress(seed: int, rate: float = 1e-2, longer: int = 4) -> dict[str, list]:
 def main() -> None:
     """Train and measure what is not stored yet.
 
-    One thread; about half an hour.
+    One thread; about three quarters of an hour.
     """
     torch.set_num_threads(1)
-    content = load(NAME)[0] if NAME in names() else {"rows": [], "progress": {}}
-    rows, stages = content["rows"], content["progress"]
+    content = load(NAME)[0] if NAME in names() else {"rows": [], "progress": {}, "other": {}}
+    rows, stages, others = content["rows"], content["progress"], content.setdefault("other", {})
     store = lambda: save(
         NAME,
-        rounded({"rows": rows, "progress": stages}, 4),
+        rounded({"rows": rows, "progress": stages, "other": others}, 4),
         made_with={"seed": [*TUNING, *TESTING], "steps": STEPS, "batch": BATCH},
     )
     for seed in TESTING:
@@ -295,6 +365,10 @@ def main() -> None:
             stages[str(seed)] = progress(seed)
             store()
             print("progress", seed, flush=True)
+        if str(seed) not in others:
+            others[str(seed)] = progress(seed, batches=100 + seed)
+            store()
+            print("progress to another goal", seed, flush=True)
     key = lambda setting, seed: (tuple(sorted(setting.items())), seed)
     done = {key(row["setting"], row["seed"]) for row in rows}
     for setting, seed in runs(rows):
