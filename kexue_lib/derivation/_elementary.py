@@ -6,6 +6,7 @@ where the ball is real, and undecided where it straddles the cut.
 """
 
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
 
 from mpmath.libmp import (
@@ -218,6 +219,12 @@ def _integer_root(k, n):
 
 def power(x, y, bits):
     """x**y, the principal value; 0**0 is 1."""
+    if x.a is not None and y.a is not None and not (x.b or y.b) and type(y.a) is not int:
+        return _root(x.a, y.a, bits)
+    return _power(x, y, bits)
+
+
+def _power(x, y, bits):
     if y.a is not None and not y.b:
         if type(y.a) is int:
             return power_int(x, y.a, bits)
@@ -240,9 +247,13 @@ def power(x, y, bits):
         raise Undefined("0 to a negative power") if sign == -1 else Straddle(0, 1)
     if holds_zero(x):
         return _power_near_zero(x, y)
-    if y.flags & COMPLEX or x.flags or real_sign(x) != 1 or x.rad is None or x.rad[1] or y.a is None:
-        return _power_by_log(x, y, bits)
     return _power_by_log(x, y, bits)
+
+
+@lru_cache(maxsize=4096)
+def _root(x, y, bits):
+    """A rational to a fraction, remembered: entries that were scaled together all have such a factor."""
+    return _power(Ball.exact(x), Ball.exact(y), bits)
 
 
 def _power_by_log(x, y, bits):

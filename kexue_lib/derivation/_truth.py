@@ -157,6 +157,8 @@ def _finer(statement, point, decide):
     for level in levels:
         if level <= digits:
             continue
+        if level == _LEVELS[-1] and need <= digits and answer is not None:
+            break  # every part of both sides was seen: what cancels to 1500 digits is taken for equal
         digits = max(level, min(need, _MOST_DIGITS)) if need > level else level
         env = Environment(point, bits_of(digits), exact_tests=digits >= 300)
         try:
