@@ -90,14 +90,16 @@ def read_as(method: str, seed: int, steps: int) -> dict[str, RotaryEmbedding | N
     """Return the position objects that a trained model is read with, by the name of the row; None is its own.
 
     Args:
-        method: that it was trained with. The shared plain models are also read through a sliding window
-            (``"window"``) and with kernels that they were not trained with: Sandwich's (``"kernel after"``), a line
+        method: that it was trained with. Plain models are also read through a sliding window (``"window"``), the
+            shared ones also with kernels that they were not trained with: Sandwich's (``"kernel after"``), a line
             (``"line after"``) and a line that is flat up to ``TRAIN_LENGTH`` (``"bent after"``).
         seed: of the training.
         steps: of the training.
     """
-    if method != "plain" or steps != STEPS or seed not in SEEDS:
+    if method != "plain":
         return {method: None}
+    if steps != STEPS or seed not in SEEDS:
+        return {"plain": None, "window": SlidingWindow(DIM)}
     kernels_after = {
         "kernel after": sandwich_biases(DIM, STRENGTH),
         "line after": falling(0, 1 / 16),
