@@ -64,18 +64,20 @@ def prove_induction(
     if not _Problem(facts, prove, bases[-1]).step_holds(statement(last + 1), before):
         raise NoProof("the step")
     shown = [statement(n - back) for back in reversed(range(len(bases)))]
-    return sp.And(*starts, evaluate=False), sp.And(*shown), statement(n + 1)
+    return sp.And(*starts), sp.And(*shown), statement(n + 1)
 
 
 def instance(statement: Callable[[Any], Any], n: sp.Symbol, value: int) -> Any:
-    """The statement at a number, none of its relations left to SymPy's first look.
+    """The statement at a number, no relation between sums or products left to SymPy's first look.
 
     SymPy answers some at once, and not always rightly: an empty product counts as nonpositive in some processes, so
     that `Eq(Product(1 - x/j, (j, 1, 0)), 1)` can be False. What it answered is built again, term by term, and kept.
     """
-    found = statement(sp.Integer(value))
-    if found not in (True, False) and len(_parts(found)) == len(_parts(statement(n))):
+    found, general = statement(sp.Integer(value)), statement(n)
+    if found not in (True, False) and len(_parts(found)) == len(_parts(general)):
         return found
+    if not general.has(sp.Sum, sp.Product) or general.has(sp.MatrixExpr):
+        return found  # equal by structure, or by the assumptions of symbols
     with sp.evaluate(False):
         raw = statement(sp.Integer(value))
     return sp.And(*(_kept(part) for part in _parts(raw)), evaluate=False)

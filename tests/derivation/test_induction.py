@@ -322,8 +322,9 @@ def test_what_sympy_says_of_an_empty_product_is_not_believed(attempt: int) -> No
 def test_base_case_is_displayed_where_sympy_answers_it_at_once() -> None:
     base, _, _ = prove_induction(lambda m: Eq(Sum(k, (k, 0, m)), m * (m + 1) / 2), n, 0, [], plain)
     assert base == Eq(Sum(k, (k, 0, 0)), 0, evaluate=False)
-    base, _, _ = prove_induction(lambda m: GreaterThan(m, 0), n, 0, [], plain)
-    assert base == GreaterThan(0, 0, evaluate=False)
+    powers = lambda m: Eq(sp.BlockMatrix([[A, D]]) * A**m, sp.BlockMatrix([[A ** (m + 1), D * A**m]]))
+    assert instance(lambda m: Eq(A ** (m - 1) * D, A ** (m - 1) * D), kp, 1) == sp.true
+    assert instance(powers, n, 0) == powers(sp.Integer(0))
 
 
 def test_a_product_without_factors_is_one_inside_a_statement() -> None:
