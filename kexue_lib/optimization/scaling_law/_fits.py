@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_integer, check_number, check_shape
+from kexue_lib.optimization.scaling_law._quanta import wide
 from kexue_lib.optimization.scaling_law._robust import bootstrap_weights, fit_log_sum
 
 _EXPONENTS, _FRACTIONS = (0.05, 0.15, 0.35, 0.7, 1.2, 2.0), (0.1, 0.5, 0.9, 0.99)  # starts: offset over the least loss
@@ -166,8 +167,8 @@ def fit_chinchilla(
 
 
 def chinchilla_loss(
-    N: Float[Tensor, "..."],
-    D: Float[Tensor, "..."],
+    N: float | int | Tensor,
+    D: float | int | Tensor,
     *,
     E: float | Tensor = 1.69,
     A: float | Tensor = 406.4,
@@ -191,17 +192,17 @@ def chinchilla_loss(
 
     Source: arXiv 2203.15556, equation 10. Refit by arXiv 2404.10102: 1.8172, 482.01, 2085.43, 0.3478, 0.3658.
 
-    >>> chinchilla_loss(torch.tensor(70e9), torch.tensor(1.4e12))
+    >>> chinchilla_loss(70e9, 1.4e12)
     tensor(1.9366, dtype=torch.float64)
     """
     for name, value in (("N", N), ("D", D)):
         check_number(name, value, above=0)
-    return E + A * N.double() ** -alpha + B * D.double() ** -beta
+    return E + A * wide(N) ** -alpha + B * wide(D) ** -beta
 
 
 def kaplan_loss(
-    N: Float[Tensor, "..."],
-    D: Float[Tensor, "..."],
+    N: float | int | Tensor,
+    D: float | int | Tensor,
     *,
     N_c: float | Tensor = 8.8e13,
     D_c: float | Tensor = 5.4e13,
@@ -223,12 +224,12 @@ def kaplan_loss(
 
     Source: Kaplan et al., arXiv 2001.08361, equation 1.5.
 
-    >>> kaplan_loss(torch.tensor(1e9), torch.tensor(2e10))
+    >>> kaplan_loss(1e9, 2e10)
     tensor(2.4354, dtype=torch.float64)
     """
     for name, value in (("N", N), ("D", D)):
         check_number(name, value, above=0)
-    return ((N_c / N.double()) ** (alpha_N / alpha_D) + D_c / D.double()) ** alpha_D
+    return ((N_c / wide(N)) ** (alpha_N / alpha_D) + D_c / wide(D)) ** alpha_D
 
 
 def compute_optimal(

@@ -61,7 +61,7 @@ def zipf_tail(n: Number | Float[Tensor, "..."], gamma: Number) -> Float[Tensor, 
     """
     check_number("n", n, least=0, below=math.inf)
     check_number("gamma", gamma, above=0, below=math.inf)
-    n, power = _wide(n), _wide(gamma) + 1
+    n, power = wide(n), wide(gamma) + 1
     return torch.special.zeta(power, n + 1) / torch.special.zeta(power, torch.ones_like(power))
 
 
@@ -85,7 +85,7 @@ def quantized_loss(n: Number, gamma: Number, a: Number = 0.0, b: Number = 1.0) -
     >>> quantized_loss(10, 1.0, a=1.0, b=3.0)
     tensor(1.1157, dtype=torch.float64)
     """
-    a, b = _wide(a), _wide(b)
+    a, b = wide(a), wide(b)
     return a + (b - a) * zipf_tail(n, gamma)
 
 
@@ -171,7 +171,7 @@ def learned_quanta(
     numbers = {"resource": resource, "gamma": gamma, "capacity": capacity, "tau": tau, "batch_size": batch_size}
     for name, value in numbers.items():
         check_number(name, value, above=0, below=math.inf)
-    resource, gamma = _wide(resource), _wide(gamma)
+    resource, gamma = wide(resource), wide(gamma)
     if kind == "parameters":
         return resource / capacity
     samples = resource * batch_size if kind == "steps" else resource
@@ -211,8 +211,8 @@ def expected_loss(
     check_number("frequencies", frequencies, least=0, below=math.inf)
     check_number("D", D, least=0, below=math.inf)
     check_number("tau", tau, above=0, below=math.inf)
-    D, a, b, p = _wide(D).to(frequencies.device), _wide(a), _wide(b), frequencies.double()
-    shape = _wide(tau).to(p.device)
+    D, a, b, p = wide(D).to(frequencies.device), wide(a), wide(b), frequencies.double()
+    shape = wide(tau).to(p.device)
     total = torch.zeros_like(D)
     for block in p.split(max(1, _BLOCK // max(1, D.numel()))):
         rate = D[..., None] * block
@@ -220,5 +220,6 @@ def expected_loss(
     return a * p.sum() + (b - a) * total
 
 
-def _wide(value: Number) -> Tensor:
+def wide(value: Number) -> Tensor:
+    """A number or tensor as a float64 tensor."""
     return value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
