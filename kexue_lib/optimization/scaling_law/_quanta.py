@@ -114,7 +114,7 @@ def quantized_loss_asymptotic(
     """
     check_number("n", n, above=0, below=math.inf)
     check_number("gamma", gamma, above=0, below=math.inf)
-    n, gamma, a, b = map(_wide, (n, gamma, a, b))
+    n, gamma, a, b = map(wide, (n, gamma, a, b))
     zeta = torch.special.zeta(gamma.detach() + 1, torch.ones_like(gamma))
     return a + (b - a) * (n + (0.5 if midpoint else 0.0)) ** -gamma / (gamma * zeta)
 
