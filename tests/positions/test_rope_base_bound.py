@@ -179,6 +179,14 @@ def test_recomputed_bases_equal_the_shipped_ones():
     assert bound.min_base(2048).base == pytest.approx(content["base"][1].item(), rel=1e-10)
 
 
+def test_every_shipped_base_serves_its_length():
+    """Also at half a million tokens, where the zero of the gap lies below the rounding of its angles."""
+    content, _ = load("positions/rope_base_bound_certificate")
+    for length, base in zip(content["length"].tolist(), content["base"].tolist(), strict=True):
+        far = bound.max_context_length(base, 128, limit=length)
+        assert far is None, (length, far)
+
+
 def test_least_base_above_a_lower_end():
     assert bound.min_base(1024, lower=4300.0) == bound.MinBase(4300.0, 1024, 128, None)
     assert bound.min_base(1024, lower=4500.0).base == pytest.approx(5602.17856, rel=1e-8)

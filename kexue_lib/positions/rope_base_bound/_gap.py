@@ -14,6 +14,8 @@ from kexue_lib._arguments import check_integer, check_number
 
 # Rows of a scan's first block; each further block is as long as everything before it.
 _FIRST_BLOCK = 4096
+# Of an angle relative to its distance: the speed and the product are rounded.
+_ROUNDING = torch.finfo(torch.float64).eps
 
 
 class Pairs(NamedTuple):
@@ -120,7 +122,8 @@ def max_context_length(
         dim: head dimension d, even.
         rotary_dim: how many components turn; default: all.
         limit: distances below it are searched.
-        tol: a gap above −tol counts as zero; it must exceed the rounding error.
+        tol: a gap above −tol counts as zero; to it the rounding error at each distance is added, m·d·10⁻¹⁶, so that
+            the least base of a length serves that length.
 
     Returns:
         M(b), or None where no gap below ``limit`` is negative.
@@ -138,7 +141,8 @@ def max_context_length(
     check_integer("limit", limit, 1)
     check_number("tol", tol, least=0, below=math.inf)
     for start, gaps in blocks(math.log(base), limit, pairs):
-        below = (gaps < -tol).nonzero()
+        distances = torch.arange(start, start + len(gaps), dtype=gaps.dtype, device=gaps.device)
+        below = (gaps < -tol - distances * len(pairs.exponents) * _ROUNDING).nonzero()
         if below.numel():
             return start + int(below[0])
     return None
