@@ -1,5 +1,6 @@
 """Where a statement is most likely to fail: the places that its own parts single out."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
 from kexue_lib.derivation._cannot import attempted
-from kexue_lib.derivation._given import bound_symbols
+from kexue_lib.derivation._given import bound_symbols, parameters
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._needs import Need, needs
 
@@ -30,7 +31,9 @@ def critical(statement: Any, given: Sequence[Any], key: Key) -> list[sp.Expr]:
         for relation in sorted(part.atoms(Relational), key=key):
             if not (is_matrix(relation.lhs) or is_matrix(relation.rhs)):
                 found.append(relation.lhs - relation.rhs)
-        for atom in sorted(part.atoms(sp.Function, sp.Pow), key=lambda a: (a.count_ops(), key(a))):
+        for lazy in sorted(part.atoms(sp.Limit, sp.Integral, sp.Sum), key=key):
+            found += _of_lazy(lazy)
+        for atom in sorted(part.atoms(sp.Function, sp.Pow, sp.Max, sp.Min), key=lambda a: (a.count_ops(), key(a))):
             found += _of_function(atom)
     bound = set().union(*(bound_symbols(part) for part in (statement, *given)))
     usable = [e for e in dict.fromkeys(found) if e.free_symbols and not e.free_symbols & bound and not e.has(*_LAZY)]
@@ -45,6 +48,15 @@ def _of_need(need: Need) -> list[sp.Expr]:
     return []
 
 
+def _of_lazy(e: Any) -> list[sp.Expr]:
+    """Coefficients, rates, exponents of what has a limit or a range without end: at their zeros general values fail."""
+    if isinstance(e, sp.Limit):
+        return list(parameters(e.args[0], e.args[1]))
+    endless = [limit[0] for limit in e.limits if any(end.is_infinite for end in limit[1:])]
+    names = endless or ([limit[0] for limit in e.limits] if isinstance(e, sp.Integral) else [])
+    return [found for name in names for found in parameters(e.function, name)]
+
+
 def _of_function(e: Any) -> list[sp.Expr]:
     """Kinks and jumps, and for complex arguments points on the cut along the negative axis."""
     if not e.args:
@@ -52,13 +64,24 @@ def _of_function(e: Any) -> list[sp.Expr]:
     inside = e.args[0]
     if isinstance(e, (sp.Abs, sp.sign, sp.Heaviside)):
         return [inside]
-    if isinstance(e, (sp.Max, sp.Min, sp.KroneckerDelta)):
-        return [one - other for i, one in enumerate(e.args) for other in e.args[i + 1 :]]
+    if isinstance(e, (sp.Max, sp.Min)):
+        return [one - other for one, other in itertools.combinations(_compared(e), 2)]
+    if isinstance(e, sp.KroneckerDelta):
+        return [e.args[0] - e.args[1]]
     if isinstance(e, (sp.floor, sp.ceiling, sp.frac)):
         return [inside, inside - 1]
+    if isinstance(e, sp.Pow) and e.base.is_zero:
+        return [e.exp]
     if isinstance(e, sp.log) or (isinstance(e, sp.Pow) and not e.exp.is_integer):
         return [] if inside.is_nonnegative else [inside + 2, inside - 1]
     return []
+
+
+def _compared(e: Any) -> list[sp.Expr]:
+    """What a maximum or minimum is taken of, those in it included."""
+    if not isinstance(e, (sp.Max, sp.Min)):
+        return [e]
+    return list(dict.fromkeys(found for argument in e.args for found in _compared(argument)))
 
 
 def branches(statement: Any) -> list[sp.Expr]:

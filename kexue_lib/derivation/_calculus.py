@@ -8,7 +8,7 @@ from typing import Any
 import sympy as sp
 
 from kexue_lib.derivation._cannot import attempted
-from kexue_lib.derivation._given import shifted
+from kexue_lib.derivation._given import parameters, shifted
 from kexue_lib.derivation._needs import Need, bound_within, needs
 from kexue_lib.derivation._sign import prove_need, prove_nonzero, prove_sign
 from kexue_lib.derivation._zero import DELICATE
@@ -36,7 +36,7 @@ def evaluated(expression: Any, given: Sequence[Any]) -> Any:
         return _integral(expression, tuple(given))
     if isinstance(expression, sp.Limit):
         body = evaluated(expression.args[0], given)
-        return _limit(sp.Limit(body, *expression.args[1:]))
+        return _limit(sp.Limit(body, *expression.args[1:]), tuple(given))
     if isinstance(expression, (sp.Sum, sp.Product)):
         body = evaluated(expression.function, given) if expression.function.has(sp.Derivative) else expression.function
         total = expression.func(body, *expression.limits)
@@ -50,14 +50,46 @@ def _doit(lazy: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _limit(limit: sp.Limit) -> Any:
+def _limit(limit: sp.Limit, given: tuple[Any, ...]) -> Any:
+    """SymPy's value, where it holds for all parameters.
+
+    SymPy answers for general parameters: lim wx/(1 + wx) = 1 though it is 0 at w = 0. So each coefficient, rate and
+    exponent must be shown to be nonzero, or the limit to have the same value where it is zero.
+    """
     if limit.has(*DELICATE):
         return limit
+    value = _general(limit)
+    free = parameters(sp.expand_power_exp(limit.args[0]), limit.args[1])
+    if value is None or not all(prove_nonzero(e, given) or _same_at_zero(limit, value, e, given) for e in free):
+        return limit
+    return value
+
+
+def _general(limit: sp.Limit) -> Any:
     for body in (limit.args[0], sp.factor(limit.args[0])):
         value = _doit(sp.Limit(body, *limit.args[1:]))
         if not value.has(sp.Limit, sp.AccumBounds, sp.nan, sp.zoo):
             return value
-    return limit
+    return None
+
+
+def _same_at_zero(limit: sp.Limit, value: Any, parameter: sp.Expr, given: tuple[Any, ...]) -> bool:
+    """Whether the limit has its general value also where the parameter is zero, each factor solved for a symbol."""
+    for factor in sp.Mul.make_args(sp.factor(parameter)):
+        base = factor.base if isinstance(factor, sp.Pow) and factor.exp.is_positive else factor
+        if prove_nonzero(base, given):
+            continue
+        solved = next((s for s in sorted(base.free_symbols, key=str) if sp.diff(base, s).is_nonzero), None)
+        if solved is None or sp.diff(base, solved, 2) != 0:
+            return False
+        zero = {solved: sp.expand(solved - base / sp.diff(base, solved))}
+        there = sp.Limit(limit.args[0].subs(zero), *limit.args[1:])
+        if there.has(sp.nan, sp.zoo) or limit.args[1] in zero[solved].free_symbols:
+            return False
+        found = _limit(there, tuple(c.subs(zero) for c in given))
+        if found.has(sp.Limit) or sp.simplify(found - value.subs(zero)) != 0:
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)

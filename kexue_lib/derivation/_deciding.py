@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sympy as sp
@@ -12,7 +12,7 @@ from kexue_lib.derivation._claim import has_float
 from kexue_lib.derivation._decision import Decision, InductionProof
 from kexue_lib.derivation._errors import Refusal
 from kexue_lib.derivation._evidence import AGREE, COSTLY, ENOUGH, POINTS, NumericalTest
-from kexue_lib.derivation._given import normalised, parts, shifted
+from kexue_lib.derivation._given import apart, normalised, parts, shifted
 from kexue_lib.derivation._induction import NoProof, instance, prove_induction
 from kexue_lib.derivation._noncommutative import as_matrices
 from kexue_lib.derivation._proof import plain, routes, well_defined
@@ -38,7 +38,8 @@ def decide(
     `patience` are the seconds for the numbers of one point. After `haste` seconds of numbers, and the points that a
     proved statement needs, a proof is sought before the other points. `tell` hears how many points there were by then.
     """
-    statement, given = as_matrices(normalised(statement)), [normalised(condition) for condition in given]
+    statement, *others = apart([normalised(part) for part in (statement, *given, *facts)])
+    statement, given, facts = as_matrices(statement), others[: len(given)], others[len(given) :]
     if shifted(sp.Integer(0), [c for c in given if not isinstance(c, Recurrence)])[1] is None:
         raise Refusal("the conditions contradict each other", vacuous=True)
     patience = min(time_limit, patience)
@@ -46,20 +47,28 @@ def decide(
     for test in tests:
         test.run(COSTLY if len(tests) > 1 else test.crossing, haste / len(tests))
         test.search()
+    narrow = [] if len(tests) > 1 else [NumericalTest(s, [*given, *c], seconds=patience) for s, c in _needed(statement)]
+    for test in narrow:
+        test.run(COSTLY, haste)
+        test.search()
     tell(sum(test.found for test in tests))
     words, seconds = None, 0.0
     if not has_float(statement, *given):
         start = cpu_seconds()
-        words = _proof(statement, [*given, *map(normalised, facts)], time_limit)
+        words = _proof(statement, [*given, *facts], time_limit)
         seconds = cpu_seconds() - start
     if words:
         for test in tests:
             test.require(AGREE, "proved, but not seen to hold in numbers")
         return Decision("proved", f"SymPy, {words}", seconds)
     for test in tests:
+        test.corners()
         test.run(ENOUGH + COSTLY if test.is_costly else POINTS)
         test.require(ENOUGH, "no proof was found")
         test.require_every_branch()
+    for test in narrow:
+        test.run(ENOUGH)
+        test.require(AGREE, "no proof was found")
     method = "; ".join(dict.fromkeys(test.reach() for test in tests[-1:]))
     return Decision(
         "checked", method + (", decimal numbers as printed" if has_float(statement, *given) else ""), seconds
@@ -128,6 +137,15 @@ def _proof(statement: Any, given: Sequence[Any], time_limit: float) -> str | Non
         return None if within(max(left, time_limit / 2), well_defined, statement, given) else words
     except OutOfTime:
         return None
+
+
+def _needed(statement: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Each alternative where the others fail, a conclusion where its premise holds: few other points decide."""
+    if isinstance(statement, sp.Implies):
+        yield statement.args[1], [statement.args[0]]
+    elif isinstance(statement, sp.Or):
+        for part in statement.args:
+            yield part, [sp.Not(other) for other in statement.args if other != part]
 
 
 def _followed(statement: Any, given: Sequence[Any]) -> list[tuple[Any, list[Any]]]:

@@ -326,9 +326,15 @@ class Derivation:
 
     def _facts_of(self, used: Sequence[tuple[Claim, dict[Any, Any]]], given: tuple[Any, ...]) -> list[Any]:
         """What the claims used say, at the values wanted, once their own conditions are among those given."""
+        from kexue_lib.derivation._given import bound_symbols
+
         facts = []
         for claim, values in used:
             fact = self._facts[claim.label]
+            bound = set().union(*(bound_symbols(part) for part in (fact.statement, *fact.given)))
+            for name, value in values.items():
+                if clash := bound & {name, *sp.sympify(value).free_symbols}:
+                    raise ValueError(f"uses: got {name} = {value}, but {claim.label} binds {min(map(str, clash))}")
             missing = [c for c in fact.given if c.subs(values) not in (*given, sp.true)]
             statement = fact.statement.xreplace(values) if values else fact.statement
             facts.append(statement if not missing else sp.Implies(sp.And(*missing).subs(values), statement))

@@ -102,6 +102,14 @@ class NumericalTest:
             except (OutOfTime, NoValue):  # the search only adds to the test
                 continue
 
+    def corners(self) -> None:
+        """Look where two boundaries meet; raise where the statement is false there."""
+        try:
+            for point in within(12 * self.seconds, lambda: list(self.domain.corners())):
+                self.judge(point, within(2 * self.seconds, _truth, self.statement, point))
+        except (OutOfTime, NoValue):  # these points only add to the test
+            pass
+
     def judge(self, point: Point, result: Truth) -> None:
         """Count a point at which the statement holds; raise where it does not."""
         if result.value is None:

@@ -64,6 +64,42 @@ def _of_matrices(condition: Any) -> bool:
     return isinstance(condition, (sp.Eq, sp.Ne)) and bool(getattr(condition.lhs, "is_Matrix", False))
 
 
+def apart(statements: Sequence[Any]) -> list[Any]:
+    """The statements with other names for bound variables that are also free somewhere: one name, one meaning."""
+    free = set().union(*(statement.free_symbols for statement in statements))
+    clashes = sorted(free & set().union(*(_summed(statement) for statement in statements)), key=sp.default_sort_key)
+    names = {name: sp.Dummy(name.name, **name.assumptions0) for name in clashes}
+    return [_renamed(statement, names) for statement in statements] if names else list(statements)
+
+
+def _summed(expression: Any) -> set[Any]:
+    """The bound names that can be given another one: a derivative's is its argument as well."""
+    found = {limit[0] for lazy in expression.atoms(sp.Sum, sp.Product, sp.Integral) for limit in lazy.limits}
+    found |= {limit.args[1] for limit in expression.atoms(sp.Limit)}
+    return found | {every.limit[0] for every in expression.atoms(ForEvery)}
+
+
+def _renamed(e: Any, names: dict[Any, Any]) -> Any:
+    if not (names.keys() & _summed(e)):
+        return e
+    args = [_renamed(argument, names) for argument in e.args]
+    if isinstance(e, (sp.Sum, sp.Product, sp.Integral)):
+        # the ends of an inner range may depend on the variables of those around it
+        outer = [{v: names[v] for v, *_ in e.limits[i + 1 :] if v in names} for i in range(len(e.limits))]
+        limits = [(names.get(v, v), *(x.xreplace(o) for x in ends)) for (v, *ends), o in zip(args[1:], outer)]
+        own = {v: names[v] for v, *_ in e.limits if v in names}
+        return e.func(args[0].xreplace(own), *limits)
+    if isinstance(e, sp.Limit) and e.args[1] in names:
+        own = {e.args[1]: names[e.args[1]]}
+        return e.func(args[0].xreplace(own), own[e.args[1]], *args[2:])
+    if isinstance(e, ForEvery) and e.limit[0] in names:
+        own = {e.limit[0]: names[e.limit[0]]}
+        return ForEvery(args[0].xreplace(own), (own[e.limit[0]], *args[1][1:]))
+    if isinstance(e, (Relational, BooleanFunction)):
+        return e.func(*args, evaluate=False)
+    return e.func(*args)
+
+
 # --- changes of variables ---------------------------------------------------------------------------------------------
 
 
@@ -78,7 +114,7 @@ def shifted(expression: Any, given: Sequence[Any]) -> tuple[Any, list[Any] | Non
     for _ in range(len(pending)):
         for condition in pending:
             change = _change_of_variable(condition)
-            if change is not None:
+            if change is not None and not _captured(change, (expression, *pending)):
                 expression = expression.subs(change)
                 pending = [c.subs(change) for c in pending if c != condition]
                 if isinstance(condition, sp.Eq):
@@ -88,6 +124,12 @@ def shifted(expression: Any, given: Sequence[Any]) -> tuple[Any, list[Any] | Non
         else:
             break
     return expression, None if sp.false in pending else pending
+
+
+def _captured(change: dict[Any, Any], statements: Sequence[Any]) -> bool:
+    """Whether a value speaks of a name that is bound somewhere: put in there it would mean the bound one."""
+    names = set().union(*(value.free_symbols for value in change.values()))
+    return any(names & bound_symbols(statement) for statement in statements)
 
 
 def _still_signed(symbol: sp.Symbol, value: sp.Expr) -> Iterator[Any]:
@@ -183,8 +225,37 @@ def bound_symbols(expression: Any) -> set[Any]:
     for lazy in expression.atoms(sp.Sum, sp.Product, sp.Integral):
         found |= {limit[0] for limit in lazy.limits}
     found |= {limit.args[1] for limit in expression.atoms(sp.Limit)}
+    found |= {every.args[1][0] for every in expression.atoms(ForEvery)}
     found |= {symbol for e in expression.atoms(sp.Derivative, sp.Subs) for symbol in e.variables}
     return found | {symbol for e in expression.atoms(sp.Lambda) for symbol in e.signature}
+
+
+def parameters(e: Any, variable: sp.Symbol) -> Iterator[sp.Expr]:
+    """The coefficients, rates and exponents that a function of the variable is built with, like terms collected."""
+    if not e.has(variable):
+        if e.free_symbols:
+            yield e
+        return
+    if isinstance(e, (sp.Sum, sp.Product, sp.Integral)):
+        names = {limit[0] for limit in e.limits}
+        pieces = [(e.function, name) for name in (variable, *names)]
+        pieces += [(end, variable) for limit in e.limits for end in limit[1:]]
+        found = (p for part, name in pieces for p in parameters(part, name))
+        yield from (p for p in found if not p.free_symbols & names)
+        return
+    if isinstance(e, sp.Add):
+        coefficients: dict[Any, Any] = {}
+        for term in sp.Add.make_args(sp.expand(e)):
+            outside, inside = term.as_independent(variable, as_Add=False)
+            coefficients[inside] = coefficients.get(inside, 0) + outside
+        for inside, outside in coefficients.items():
+            yield from parameters(sp.factor(outside), variable)
+            yield from parameters(inside, variable)
+        return
+    if isinstance(e, sp.Pow) and e.exp.has(variable) and not e.base.has(variable) and e.base.free_symbols:
+        yield e.base - 1  # the rate is log of the base
+    for argument in e.args:
+        yield from parameters(argument, variable)
 
 
 def cases(expression: sp.Expr, given: Sequence[Any]) -> list[tuple[sp.Expr, list[Any]]] | None:

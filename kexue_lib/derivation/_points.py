@@ -9,7 +9,7 @@ import sympy as sp
 from sympy.core.function import AppliedUndef, UndefinedFunction
 from sympy.matrices.expressions.matexpr import MatrixElement
 
-from kexue_lib.derivation._aims import constants, solve_for_one, targets, zeros
+from kexue_lib.derivation._aims import constants, critical, solve_for_one, targets, zeros
 from kexue_lib.derivation._cannot import attempted
 from kexue_lib.derivation._entries import EntryConditions
 from kexue_lib.derivation._given import parts
@@ -32,6 +32,7 @@ _STRUCTURED = [sp.Integer(0), sp.Integer(1), sp.Integer(-1), sp.Rational(1, 2), 
 _STRUCTURED += [sp.Integer(-2), sp.Integer(3), sp.Rational(1, 3), sp.Integer(4), sp.I, -sp.I, 1 + sp.I]
 _IRRATIONAL = (sp.sqrt(2), sp.pi / 3, sp.E / 2, sp.sqrt(3) / 2)
 _OFFSETS = (0, sp.Rational(1, 1000), -sp.Rational(1, 1000), 1, -1, 20, -20)
+_NEAR, _MEETINGS = sp.Rational(1, 1000), 12  # how far around a corner; how many corners
 _SIZES = (1, 2, 3, 5, 2, 3, 1, 2, 3, 5, 2, 3, 8)
 
 
@@ -179,6 +180,33 @@ class Domain:
                 for value in (number, number + 1, number - 1, 2 * number + 1, -number):
                     if symbol.is_integer is not True or value.is_Integer:
                         yield self._draw() | {symbol: value}
+
+    def corners(self) -> Iterator[Point]:
+        """Points at and around the places where two boundaries meet, in the statement or in its conditions."""
+        around = list(itertools.product((0, _NEAR, -_NEAR), repeat=2))
+        pairs = itertools.combinations(critical(self.statement, self.given, self.structure.key), 2)
+        meetings = (self._meeting(*pair) for pair in pairs)
+        for one, other in itertools.islice(filter(None, meetings), _MEETINGS):
+            for steps in around:
+                point = self._draw()
+                for (symbol, value), step in zip((other, one), steps):
+                    at = value.subs({s: v for s, v in point.items() if s != symbol})
+                    point[symbol] = sp.floor(at) + sp.sign(step) if symbol.is_integer else at + step
+                if not any(point[symbol].free_symbols for symbol, _ in (one, other)):
+                    found = attempted(lambda point=point: self._complete(point), None)
+                    if found is not None:
+                        yield found
+
+    def _meeting(self, one: sp.Expr, other: sp.Expr) -> tuple[tuple[sp.Symbol, sp.Expr], ...] | None:
+        """Two symbols with values at which both expressions vanish, the first in terms of the second."""
+        at_most = {symbol: values[0] for symbol, values in self.solved.items()}
+        one, other = one.subs(at_most), other.subs(at_most)
+        for first, second in itertools.permutations(self.free, 2):
+            for value in zeros(one, first)[:1]:
+                rest = other.subs(first, value)
+                for last in zeros(rest, second)[:1]:
+                    return (first, value), (second, last)
+        return None
 
     def _random(self) -> Iterator[Point]:
         while True:

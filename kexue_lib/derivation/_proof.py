@@ -17,7 +17,7 @@ from kexue_lib.derivation import _indexed_orders as indexed_orders
 from kexue_lib.derivation import _matrices as matrices
 from kexue_lib.derivation._calculus import evaluated, met
 from kexue_lib.derivation._cannot import attempted
-from kexue_lib.derivation._given import matrix_facts, normalised, parts
+from kexue_lib.derivation._given import bound_symbols, matrix_facts, normalised, parts
 from kexue_lib.derivation._invertibility import undefined_inverses
 from kexue_lib.derivation._letters import is_matrix
 from kexue_lib.derivation._line import holds_on_the_line
@@ -117,7 +117,7 @@ def _equality_routes(lhs: Any, rhs: Any, given: Sequence[Any]) -> Iterator[Route
     if lhs.has(sp.MatrixSymbol) or rhs.has(sp.MatrixSymbol):
         gap = lhs - rhs
         yield "matrix algebra", lambda: matrices.scalar_vanishes(gap, list(given), plain)
-        lhs, rhs = entries_as_symbols(lhs.doit()), entries_as_symbols(rhs.doit())
+        lhs, rhs = entries_as_symbols(sp.Tuple(lhs.doit(), rhs.doit()))
     gap = lhs - rhs
     if gap.has(*LAZY, sp.UnevaluatedExpr):
         yield from _lazy_routes(gap.replace(lambda e: isinstance(e, sp.UnevaluatedExpr), lambda e: e.args[0]), given)
@@ -165,16 +165,19 @@ def _zero(gap: Any, given: Sequence[Any]) -> bool:
 def _same_integrands(gap: Any, given: Sequence[Any]) -> bool:
     """Integrals over the same range, whose integrands cancel; each of them converges, as the needs show."""
     groups: dict[Any, Any] = {}
+    names = [sp.Dummy(f"t{i}", real=True) for i in range(max(len(e.limits) for e in gap.atoms(sp.Integral)))]
     for term in sp.Add.make_args(sp.expand(gap, deep=False)):
         factor, lazy = term.as_independent(sp.Integral, as_Add=False)
         if not isinstance(lazy, sp.Integral):
             return False
-        names = [sp.Dummy(f"t{i}", real=True) for i in range(len(lazy.limits))]
-        body = lazy.function.xreplace({limit[0]: name for limit, name in zip(lazy.limits, names)})
-        key = tuple(limit[1:] for limit in lazy.limits)
-        known, total = groups.setdefault(key, (names, sp.Integer(0)))
-        groups[key] = (known, total + factor * body.xreplace(dict(zip(names, known))))
-    return all(_zero(evaluated(total, given), given) for _, total in groups.values())
+        named = {limit[0]: name for limit, name in zip(lazy.limits, names)}
+        if len(named) < len(lazy.limits):
+            return False
+        # the ends of an inner integral may depend on the variables of those around it
+        outer = [{v: named[v] for v, *_ in lazy.limits[i + 1 :]} for i in range(len(lazy.limits))]
+        key = tuple(tuple(end.xreplace(seen) for end in limit[1:]) for limit, seen in zip(lazy.limits, outer))
+        groups[key] = groups.get(key, 0) + factor * lazy.function.xreplace(named)
+    return all(_zero(evaluated(total, given), given) for total in groups.values())
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -251,6 +254,8 @@ def explicit(matrix: Any) -> sp.ImmutableMatrix:
 
 
 def entries_as_symbols(expression: Any) -> Any:
-    """Entries of unknown matrices as symbols, equal ones the same."""
-    elements = sorted(expression.atoms(MatrixElement), key=sp.default_sort_key)
+    """Entries of unknown matrices as symbols, equal ones the same; an entry under a sum over its index stays."""
+    bound = bound_symbols(expression)
+    free = (element for element in expression.atoms(MatrixElement) if not element.free_symbols & bound)
+    elements = sorted(free, key=sp.default_sort_key)
     return expression.xreplace({element: sp.Dummy(str(element)) for element in elements})

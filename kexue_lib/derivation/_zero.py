@@ -52,6 +52,12 @@ _COSTLY: list[tuple[str, Callable[[sp.Expr], sp.Expr]]] = [
 ]
 
 
+def _binomials_kept(gap: sp.Expr) -> sp.Expr:
+    """A binomial is a quotient of gammas unless its upper argument is a negative integer: where it can be, it stays."""
+    sound = lambda upper: upper.is_nonnegative or upper.is_integer is False
+    return gap.xreplace({e: sp.Dummy() for e in gap.atoms(sp.binomial) if not sound(e.args[0])})
+
+
 def opaque(gap: sp.Expr, *kinds: type) -> sp.Expr:
     """Each outermost subexpression of these kinds becomes a symbol of its own, equal ones the same."""
     names: dict[Any, sp.Dummy] = {}
@@ -69,7 +75,7 @@ def opaque(gap: sp.Expr, *kinds: type) -> sp.Expr:
 
 def vanishing_routes(gap: sp.Expr) -> list[tuple[str, Callable[[], bool]]]:
     """The rewritings in words, each as an attempt."""
-    gap = opaque(gap, *DELICATE, *LAZY)
+    gap = _binomials_kept(opaque(gap, *DELICATE, *LAZY))
     return [(words, lambda transform=transform: _becomes_zero(gap, transform)) for words, transform in _CHEAP + _COSTLY]
 
 
@@ -80,7 +86,7 @@ def vanishes(gap: Any) -> bool:
         return True
     if gap.has(*_INFINITE) or (gap.has(sp.Piecewise) and not _unfolded(gap)):
         return False
-    gap = opaque(gap, *DELICATE, *LAZY)
+    gap = _binomials_kept(opaque(gap, *DELICATE, *LAZY))
     return any(_becomes_zero(gap, transform) for _, transform in _CHEAP)
 
 
@@ -101,6 +107,8 @@ def zero_under(gap: sp.Expr, given: Sequence[Any], splits: int = 6) -> bool:
         return True
     for equation in equations(rest):  # equals for equals
         for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+            if other.free_symbols & bound_symbols(form):
+                continue  # put in there it would mean the bound one
             if not side.is_number and form.has(side) and vanishes(form.xreplace({side: other})):
                 return True
     branches = cases(form, rest) if splits else None
