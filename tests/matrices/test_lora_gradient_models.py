@@ -244,14 +244,45 @@ def test_set_factors_keeps_the_represented_weight(dtype):
     A, B = (torch.randn(s, generator=generator(3)).to(dtype) for s in ((32, 4), (4, 24)))
     before, base = layer.effective_weight().detach().double(), layer.base.weight.detach().clone()
     layer.set_factors(A, B)
-    assert torch.equal(layer.lora_A, A)
-    assert torch.equal(layer.lora_B, B)
+    assert torch.equal(layer.lora_A, A.to(layer.lora_A.dtype))
+    assert torch.equal(layer.lora_B, B.to(layer.lora_B.dtype))
     error = (layer.effective_weight().double() - before).abs().max()
     size = layer.base.weight.abs().max().double()
     assert error <= 2 * torch.finfo(dtype).eps * size
     layer.set_factors(torch.zeros_like(A), B, preserve_output=False)
     assert torch.equal(layer.effective_weight(), layer.base.weight)
     assert not torch.equal(layer.base.weight, base)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_small_steps_add_up_in_layers_of_16_bits(dtype, dropout):
+    """A step of 1e-5 is below half a spacing of most entries; the factors are float32, the layer's output is not."""
+    layer = LoRALinear(nn.Linear(256, 64).to(dtype), 8, dropout=dropout, init="both", generator=generator())
+    before = layer.lora_A.detach().clone()
+    optimizer = torch.optim.Adam([layer.lora_A, layer.lora_B], lr=1e-5)
+    x = torch.randn(32, 256, generator=generator(1)).to(dtype)
+    for _ in range(3):
+        optimizer.zero_grad()
+        out = layer(x)
+        assert out.dtype == dtype
+        out.float().square().mean().backward()
+        optimizer.step()
+    assert layer.lora_A.dtype == layer.lora_A.grad.dtype == torch.float32
+    assert (layer.lora_A != before).double().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("base", "x"),
+    [(nn.Embedding(7, 5), torch.arange(7)), (nn.Conv2d(3, 8, 3), torch.ones(1, 3, 5, 5, dtype=torch.bfloat16))],
+    ids=["table", "convolution"],
+)
+def test_other_layers_of_16_bits_have_float32_factors_too(base, x):
+    adapter = (LoRAEmbedding if isinstance(base, nn.Embedding) else LoRAConv)(base.bfloat16(), 2, init="both")
+    assert adapter.lora_A.dtype == adapter.lora_B.dtype == torch.float32
+    assert adapter(x).dtype == torch.bfloat16
+    whole = adapter._forward_merged(x, adapter.effective_weight())
+    torch.testing.assert_close(adapter(x), whole, rtol=2e-2, atol=2e-2)
 
 
 def test_dropout_is_of_the_thin_branch_only():

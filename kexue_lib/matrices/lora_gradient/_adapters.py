@@ -27,8 +27,8 @@ class LoRALayer(nn.Module, ABC):
 
     Attributes:
         base: the layer itself, all its parameters frozen; its weight is changed by ``set_factors`` only.
-        lora_A: ``(n, r)``.
-        lora_B: ``(r, m)``.
+        lora_A: ``(n, r)``; float32 where the layer is of a 16-bit type, and rounded to it for each product only.
+        lora_B: ``(r, m)``, likewise.
         rank: r.
         scale: s = alpha / r, or alpha / √r with ``rslora``.
         merged: whether ``forward`` uses the merged weight.
@@ -55,7 +55,8 @@ class LoRALayer(nn.Module, ABC):
         self.scale = float(rank if alpha is None else alpha) / (math.sqrt(rank) if rslora else rank)
         self.register_buffer("_merged_weight", None, persistent=False)
         self.register_load_state_dict_post_hook(_merge_again)
-        empty = {"dtype": base.weight.dtype, "device": base.weight.device}
+        # 16-bit factors would swallow small steps: 1 + 1e-3 is 1 in bfloat16
+        empty = {"dtype": torch.promote_types(base.weight.dtype, torch.float32), "device": base.weight.device}
         self.lora_A = nn.Parameter(torch.zeros(n, rank, **empty))
         self.lora_B = nn.Parameter(torch.zeros(rank, m, **empty))
         self._start(init, generator)
@@ -92,6 +93,10 @@ class LoRALayer(nn.Module, ABC):
     @abstractmethod
     def _forward_factored(self, x: Tensor) -> Tensor:
         """The layer and the thin one beside it."""
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """A and B in the type of the layer's weight."""
+        return self.lora_A.to(self.base.weight.dtype), self.lora_B.to(self.base.weight.dtype)
 
     def _spread_of_A(self) -> float:
         """Standard deviation of A's start: the thin layer keeps the size of inputs of size 1."""
@@ -212,8 +217,8 @@ class LoRALinear(LoRALayer):
             weight. The others are A ~ N(0, 1/n) and B ~ N(0, 1/r).
         generator: what the factors are drawn from.
 
-    Attributes: ``base``, ``lora_A (n, r)``, ``lora_B (r, m)``, ``rank``, ``scale``, ``merged``; ``weight`` is the whole
-    of W ``(m, n)``, for modules that read it.
+    Attributes: ``base``, ``lora_A (n, r)``, ``lora_B (r, m)`` (float32 for a layer of a 16-bit type), ``rank``,
+    ``scale``, ``merged``; ``weight`` is the whole of W ``(m, n)``, for modules that read it.
 
     Raises:
         TypeError: ``base`` is no ``nn.Linear``, or one with a forward of its own.
@@ -245,7 +250,8 @@ class LoRALinear(LoRALayer):
         return F.linear(x, weight, self.base.bias)
 
     def _forward_factored(self, x: Tensor) -> Tensor:
+        A, B = self._factors()
         if self.dropout and self.training:
-            thin = F.dropout(x, self.dropout) @ self.lora_A @ self.lora_B
+            thin = F.dropout(x, self.dropout) @ A @ B
             return F.linear(x, self.base.weight, self.base.bias) + thin * self.scale
-        return factored(x, self.base.weight, self.lora_A, self.lora_B, self.base.bias, self.scale)
+        return factored(x, self.base.weight, A, B, self.base.bias, self.scale)

@@ -60,7 +60,8 @@ class LoRAEmbedding(LoRALayer):
         return F.embedding(x, weight, self.base.padding_idx)
 
     def _forward_factored(self, x: Tensor) -> Tensor:
-        thin = F.embedding(x, self.lora_A, self.base.padding_idx) @ self.lora_B
+        A, B = self._factors()
+        thin = F.embedding(x, A, self.base.padding_idx) @ B
         return F.embedding(x, self.base.weight, self.base.padding_idx) + thin * self.scale
 
 
@@ -104,8 +105,9 @@ class LoRAConv(LoRALayer):
         return self.base._conv_forward(x, weight, self.base.bias)
 
     def _forward_factored(self, x: Tensor) -> Tensor:
-        kernel = self.lora_A.mT.reshape(self.rank, *self.base.weight.shape[1:])
-        point = self.lora_B.mT.reshape(-1, self.rank, *[1] * (self.base.weight.dim() - 2))
+        A, B = self._factors()
+        kernel = A.mT.reshape(self.rank, *self.base.weight.shape[1:])
+        point = B.mT.reshape(-1, self.rank, *[1] * (self.base.weight.dim() - 2))
         convolve = F.conv1d if isinstance(self.base, nn.Conv1d) else F.conv2d
         return self.base(x) + convolve(self.base._conv_forward(x, kernel, None), point) * self.scale
 
