@@ -41,6 +41,9 @@ lint: setup  ## style, notebook hygiene and house rules; every tool runs, whatev
 	  "python tools/check_house.py" "python tools/spread_address.py --check" \
 	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; exit $$status
 
+device: setup  ## on a GPU: agreement with the CPU, and every fast path beside its peer and its bound
+	@$(BIN)/python -m benchmarks.device
+
 live-check: setup  ## decide every claim of the book in the Python of browsers (npm; a quarter of an hour)
 	@$(BIN)/python tools/live_proofs.py --jobs $(JOBS)
 
