@@ -20,10 +20,10 @@ from kexue_lib._tracing import is_traced
 
 SMALLEST_BETA = 1e-20
 """Stands for β = 0, softmax: no formula here divides by β what is not of its size."""
-TILE_BYTES = 2**19
-"""Of one temporary on a CPU for each thread: a few of them fit into the cache of a core."""
+TILE_BYTES = 2**21
+"""Of one temporary on a CPU for each thread: a few of them stay in the last cache, and calls cost less than work."""
 _BLOCKS = 16  # a row's first guess comes from the maxima over this many blocks
-_GUESSES = 2  # steps on them: each ends on the right side of the solution, so there is no need to test for the end
+_GUESSES = 4  # steps on them: each ends on the right side of the solution, so there is no need to test for the end
 _LONG = 2**14  # entries from which on the sum of a row is accumulated in float64
 _ROUNDING = 4  # a sum that exceeds 1 by less than this many eps is 1
 
@@ -145,7 +145,7 @@ def _tile_solution(x: Tensor, beta: Beta, scratch: Buffers, out: Buffer) -> tupl
     if 1 < peaks.shape[-1] < x.shape[-1]:
         steps = itertools.repeat(lambda residual: False, _GUESSES)
         guess = solve(peaks - peak, beta, guess, steps, scratch=(None, None), out=None)[1]
-    y = torch.sub(x, peak, out=out)
+    y = torch.sub(x, peak, out=out if solve is _general else scratch[0])
     return *solve(y, beta, guess, _steps(y, beta), scratch=scratch, out=out), peak
 
 
