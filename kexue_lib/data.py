@@ -102,7 +102,7 @@ def digits(
     with needs_notebook_extra("kexue_lib.data.digits"):
         from sklearn.datasets import load_digits
 
-    bundle = load_digits()
+    bundle: Any = load_digits()  # a tuple, says scikit-learn's signature, which it is with return_X_y only
     x, y = torch.from_numpy(bundle.data), torch.from_numpy(bundle.target).long()
     order = torch.randperm(len(x), generator=generator or torch.Generator().manual_seed(_SPLIT_SEED))
     test, train = order[:test_size], order[test_size:]

@@ -21,6 +21,7 @@ with needs_notebook_extra("kexue_lib.plotting"):
     import matplotlib.pyplot as plt
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.rcsetup import cycler
 
 __all__ = [
     "DASHES",
@@ -66,7 +67,7 @@ def use_style() -> None:
             "font.size": 11,
             "axes.titlesize": 12,
             "axes.titleweight": "bold",
-            "axes.prop_cycle": mpl.cycler(color=PALETTE) + mpl.cycler(linestyle=DASHES),
+            "axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=DASHES),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

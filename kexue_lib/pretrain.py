@@ -63,7 +63,7 @@ def pretrain(
     model = DecoderLM(config, generator=torch.Generator().manual_seed(seed))
     held_out = byte_windows(corpus.validation, length + 1, 64)(torch.Generator().manual_seed(1))
 
-    def evaluate(network: torch.nn.Module) -> dict[str, float]:
+    def evaluate(network: DecoderLM) -> dict[str, float]:
         device = next(network.parameters()).device
         return {"validation": network.loss(held_out.to(device)).item()}
 

@@ -1,6 +1,6 @@
 """Derivations whose every step is checked by machine: proved by SymPy, checked with bounded errors, or measured."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kexue_lib.derivation._claim import Claim as Claim
 from kexue_lib.derivation._derivation import Derivation as Derivation
@@ -8,6 +8,9 @@ from kexue_lib.derivation._errors import DerivationError as DerivationError
 from kexue_lib.derivation._errors import VacuousClaim as VacuousClaim
 from kexue_lib.derivation._indexed_facts import ForEvery as ForEvery
 from kexue_lib.derivation._recurrences import Recurrence as Recurrence
+
+if TYPE_CHECKING:
+    from kexue_lib.derivation._matrices import MatrixSum as MatrixSum
 
 __all__ = ["Claim", "Derivation", "DerivationError", "ForEvery", "MatrixSum", "Recurrence", "VacuousClaim"]
 

@@ -27,6 +27,7 @@ def attempted(attempt: Callable[[], Any], otherwise: Any = False) -> Any:
         return otherwise
     except _MAY_SAY_SO as error:
         trace = error.__traceback__
+        assert trace is not None  # it has been raised
         while trace.tb_next is not None:
             trace = trace.tb_next
         if trace.tb_frame.f_globals.get("__name__", "").split(".")[0] not in ("sympy", "mpmath"):

@@ -281,8 +281,8 @@ def _power_infinite(x, y, bits):
         gap, sign = real_sign(sub(x, ONE, bits)), real_sign(x)
         if sign == 1 and gap:
             return Ball.infinite(1) if gap * y.inf > 0 else ZERO
-    if x.inf > 0 and not y.inf and not y.flags and real_sign(y):
-        return Ball.infinite(1) if real_sign(y) > 0 else ZERO
+    if x.inf > 0 and not y.inf and not y.flags and (side := real_sign(y)):
+        return Ball.infinite(1) if side > 0 else ZERO
     if x.inf > 0 and y.inf:
         return Ball.infinite(1) if y.inf > 0 else ZERO
     raise NoValue("a power of infinities")

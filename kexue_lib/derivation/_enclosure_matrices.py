@@ -80,7 +80,7 @@ def _pivot(rows, column):
         least = mpf_cmp_key(lower(entry))
         if best is None or least > size:
             best, size = i, least
-    if best is not None and size[0] == -(10**30):
+    if size is not None and size[0] == -(10**30):
         raise Straddle(0)
     return best
 
@@ -246,6 +246,7 @@ def _(expression):
                 factor = mul(factor, part(env), env.bits)
             else:
                 total = part(env) if total is None else product(total, part(env), env.bits)
+        assert total is not None  # a product of matrices holds one
         return [[mul(factor, entry, env.bits) for entry in row] for row in total]
 
     return value

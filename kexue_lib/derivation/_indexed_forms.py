@@ -6,6 +6,7 @@ arbitrary values of the terms in Karr's convention, so it holds for every size, 
 """
 
 import itertools
+from typing import Any
 
 import sympy as sp
 from sympy.logic.boolalg import Boolean
@@ -110,7 +111,7 @@ def _positive_logarithm(base: sp.Expr, facts: Facts) -> sp.Expr:
 
 
 def _differentiated(derivative: sp.Derivative, facts: Facts) -> sp.Expr:
-    slope: sp.Expr | None = form(derivative.expr, facts)
+    slope: Any = form(derivative.expr, facts)
     if slope.has(sp.Piecewise):
         return derivative
     for variable, count in derivative.variable_count:
@@ -318,6 +319,7 @@ def _canonical(body: sp.Expr, limits: list[tuple[sp.Symbol, sp.Expr, sp.Expr]], 
         key = sp.default_sort_key(total)
         if best is None or key < best[0]:
             best = (key, total)
+    assert best is not None  # the order that was given is one
     return best[1]
 
 
@@ -353,7 +355,7 @@ def _without_one(base: sp.Expr, exponent: sp.Expr, k: sp.Symbol, size: sp.Expr, 
     if len(deltas) != 1 or delta_root(deltas[0], k) is None:
         return None
     root = delta_root(deltas[0], k)
-    extra = sp.expand(exponent).coeff(deltas[0], 1)
+    extra: sp.Expr = sp.expand(exponent).coeff(deltas[0], 1)
     power = sp.expand(exponent - extra * deltas[0])
     value = form(base.xreplace({k: root}), facts)
     if not (extra.is_Integer and power.is_Integer and facts.is_inside(root, sp.Integer(1), size)):

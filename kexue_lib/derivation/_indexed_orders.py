@@ -172,14 +172,18 @@ def _by_tangent_of_log(plain: sp.Expr, strict: bool, facts: Facts, conditions: l
     if bound.is_positive or (not strict and bound.is_nonnegative):
         return True
     statement = sp.StrictGreaterThan(bound, 0) if strict else sp.GreaterThan(bound, 0)
-    return statement == sp.true or (statement != sp.false and bool(facts.prove(statement, conditions)))
+    return statement == sp.true or (statement != sp.false and _is_proved(statement, facts, conditions))
+
+
+def _is_proved(statement: Boolean, facts: Facts, conditions: list[Boolean]) -> bool:
+    return facts.prove is not None and bool(facts.prove(statement, conditions))
 
 
 def _is_positive_now(value: sp.Expr, facts: Facts, conditions: list[Boolean]) -> bool:
     if is_positive(value, facts):
         return True
     statement = sp.StrictGreaterThan(value, 0)
-    return statement == sp.true or (statement != sp.false and bool(facts.prove(statement, conditions)))
+    return statement == sp.true or (statement != sp.false and _is_proved(statement, facts, conditions))
 
 
 def _logarithms(value: sp.Expr) -> tuple[sp.Expr, list[tuple[sp.Expr, sp.Expr]]]:

@@ -213,7 +213,8 @@ class _Problem:
         factors = [sp.S.One]
         for symbol in sorted(other.atoms(sp.Dummy) & gap.atoms(sp.Dummy), key=sp.default_sort_key):
             slope = other.coeff(symbol, 1)
-            factor = sp.cancel(gap.coeff(symbol, 1) / slope) if slope != 0 else sp.zoo
+            own: sp.Expr = gap.coeff(symbol, 1)
+            factor = sp.cancel(own / slope) if slope != 0 else sp.zoo
             if sp.denom(factor).is_number:
                 factors.append(sp.factor(factor))
         for factor in factors:

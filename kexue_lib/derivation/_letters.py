@@ -150,7 +150,7 @@ class Letters:
         """Solve for an atom whose coefficient is a number: no division by what may vanish."""
         gap = sp.expand(self.eliminated(gap))
         for atom in sorted(gap.atoms(sp.Dummy) & set(self.meaning), key=sp.default_sort_key, reverse=True):
-            slope = gap.coeff(atom, 1)
+            slope: sp.Expr = gap.coeff(atom, 1)
             rest = gap - slope * atom
             if slope.is_number and slope.is_nonzero and not sp.expand(rest).has(atom):
                 self.scalar_rules.append((atom, sp.expand(-rest / slope)))

@@ -109,7 +109,7 @@ def _without_absolute_values(side: sp.Expr) -> list[sp.Expr]:
     """c - |e| is not above c - e and c + e: each is known once the former is."""
     found = [side]
     for atom in side.atoms(sp.Abs):
-        factor = side.coeff(atom)
+        factor: sp.Expr = side.coeff(atom)
         if factor.is_negative and not (side - factor * atom).has(atom):
             found = [one.xreplace({atom: sign * atom.args[0]}) for one in found for sign in (1, -1)]
     return found

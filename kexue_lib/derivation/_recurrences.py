@@ -220,7 +220,7 @@ def instances(facts: Iterable[Any], targets: Iterable[Any]) -> list[sp.Expr]:
             for target in targets:
                 values = matched(pattern.args, target.args, fact.variables) if pattern.func == target.func else None
                 gap = None if values is None else instance(fact.equation, fact.variables, values)
-                if gap is None:
+                if values is None or gap is None:
                     continue
                 found[sp.expand(gap)] = None
                 if gap.has(sp.Derivative):

@@ -221,7 +221,8 @@ def _slow_sum(terms):
     if signs in ({1}, {-1}):
         return _one_sign(terms, next(iter(signs)))
     pattern = [real_sign(ball) if not ball.flags & COMPLEX else None for ball in terms.balls[-200:]]
-    if None not in pattern and 0 not in pattern and all(a == -b for a, b in itertools.pairwise(pattern)):
+    pairs = itertools.pairwise(pattern)
+    if None not in pattern and 0 not in pattern and all(b is not None and a == -b for a, b in pairs):
         return _alternating(terms)
     return _oscillating(terms, order)
 

@@ -349,7 +349,8 @@ def _by_radical(expression: sp.Expr, strict: bool) -> bool:
         return False
     roots = sorted((p for p in expression.atoms(sp.Pow) if p.exp == sp.S.Half), key=sp.default_sort_key)
     for root in (p for p in roots if p.base.is_positive):
-        outside, rest = expression.coeff(root), expression.coeff(root, 0)
+        outside: sp.Expr = expression.coeff(root)
+        rest: sp.Expr = expression.coeff(root, 0)
         if not (outside.is_positive and rest.is_extended_real and not outside.has(root)):
             continue
         positive = sp.Add(*(term for term in sp.Add.make_args(rest) if term.is_nonnegative))

@@ -202,7 +202,7 @@ def _conditional(statement, env):
 def _equation(statement, point):
     lhs, rhs = statement.args
     if any(isinstance(side, sp.logic.boolalg.Boolean) and not isinstance(side, sp.Symbol) for side in (lhs, rhs)):
-        result = _equivalent((lhs, rhs), point)
+        result: Truth = _equivalent((lhs, rhs), point)
     else:
         decide = _equal_matrices if is_matrix(lhs) or is_matrix(rhs) else _equal
         result = _finer(sp.Eq(lhs, rhs, evaluate=False), point, decide)

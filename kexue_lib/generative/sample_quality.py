@@ -6,6 +6,8 @@ and no root; the Fréchet distance is the squared 2-Wasserstein distance of two 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,8 +58,8 @@ def _mean_distance(x: Tensor, y: Tensor, chunk_size: int | None) -> Tensor:
     # The product form ‖x‖² − 2x·y + ‖y‖² loses all digits of small distances; and half precision has no such kernel.
     x, y = (samples.float() if samples.dtype.itemsize < 4 else samples for samples in (x, y))
     mode = "donot_use_mm_for_euclid_dist"
-    total = sum(torch.cdist(part, y, compute_mode=mode).sum(dtype=torch.float64) for part in x.split(rows))
-    return total / (x.shape[0] * y.shape[0])
+    sums = (torch.cdist(part, y, compute_mode=mode).sum(dtype=torch.float64) for part in x.split(rows))
+    return cast("Tensor", sum(sums)) / (x.shape[0] * y.shape[0])
 
 
 def frechet_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:

@@ -153,13 +153,14 @@ class _Rotation(torch.autograd.Function):
     def vmap(info, in_dims, x, cos, sin, layout):
         # The rotation broadcasts already: bring the mapped dimension to the front and pad the table's shape.
         x = x.movedim(in_dims[0], 0) if in_dims[0] is not None else x.expand(info.batch_size, *x.shape)
-        tables = []
+        tables: list[Tensor] = []
         for table, dim in ((cos, in_dims[1]), (sin, in_dims[2])):
             if dim is not None:
                 table = table.movedim(dim, 0)
                 table = table.reshape(len(table), *(1,) * (x.ndim - table.ndim), *table.shape[1:])
             tables.append(table)
-        return _rotate(x, *tables, layout), 0
+        cos, sin = tables
+        return _rotate(x, cos, sin, layout), 0
 
 
 def _halves(x: Tensor, pairs: int, layout: str) -> tuple[Tensor, Tensor]:
@@ -333,7 +334,8 @@ class RotaryEmbedding(nn.Module):
         attention_factor: float = 1.0,
     ):
         super().__init__()
-        self.dim, self.base, self.layout = dim, base, layout
+        self.dim, self.base = dim, base
+        self.layout: Layout = layout
         self.rotary_dim = dim if rotary_dim is None else rotary_dim
         self.attention_factor = attention_factor
         check_integer("rotary_dim", self.rotary_dim, 2, dim, most_is="dim", even=True)
@@ -355,7 +357,8 @@ class RotaryEmbedding(nn.Module):
             with torch.inference_mode(False):  # what is made there could not be used in training later
                 positions = torch.arange(size, device=self.inv_freq.device)
                 cos, sin = cos_sin(positions, self.inv_freq, dtype=torch.float64)
-                table = tuple((t * self.attention_factor).to(device=device, dtype=dtype) for t in (cos, sin))
+                cos, sin = ((t * self.attention_factor).to(device=device, dtype=dtype) for t in (cos, sin))
+                table = cos, sin
             self._tables[device, dtype] = table
         return table
 

@@ -14,7 +14,7 @@ Source: A. Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequ
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -40,6 +40,7 @@ class RecurrentLayer(Protocol):
 
     def step(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map (..., d_model) at one position and the state before it to the output and the state after it."""
+        ...
 
     def initial_state(self, *batch: int) -> Any:
         """Return the state before the first position."""
@@ -178,7 +179,8 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        widths = sorted({block.d_model for block in self.blocks})
+        stack: list[Any] = list(self.blocks)
+        widths = sorted({block.d_model for block in stack})
         if len(widths) != 1:
             raise ValueError(f"blocks: got d_model of {widths}, expected at least one block, all of one d_model")
         if (d_in is None) == (vocab_size is None):
@@ -186,13 +188,14 @@ class SequenceModel(nn.Module):
         check_integer("d_out", d_out, 1)
         check_one_of("readout", readout, ("last", "each"))
         (d_model,) = widths
-        if vocab_size is None:
+        if d_in is not None:
             check_integer("d_in", d_in, 1)
             self.input = mlp([d_in, d_model], generator=generator)
         else:
             check_integer("vocab_size", vocab_size, 1)
-            self.input = nn.utils.skip_init(nn.Embedding, vocab_size, d_model)
-            nn.init.normal_(self.input.weight, generator=generator)
+            embedding = nn.utils.skip_init(nn.Embedding, vocab_size, d_model)
+            self.input = embedding
+            nn.init.normal_(cast("nn.Embedding", embedding).weight, generator=generator)
         self.norm = nn.LayerNorm(d_model)
         self.output = mlp([d_model, d_out], generator=generator)
         self.readout = readout
@@ -227,11 +230,11 @@ class SequenceModel(nn.Module):
             state: the states of the blocks before it.
         """
         x, after = self.input(u), []
-        for block, before in zip(self.blocks, state, strict=True):
+        for block, before in zip(cast("Iterable[Any]", self.blocks), state, strict=True):
             x, now = block.step(x, before)
             after.append(now)
         return self.output(self.norm(x)), tuple(after)
 
     def initial_state(self, *batch: int) -> tuple:
         """Return the states of the blocks before the first position."""
-        return tuple(block.initial_state(*batch) for block in self.blocks)
+        return tuple(block.initial_state(*batch) for block in cast("Iterable[Any]", self.blocks))

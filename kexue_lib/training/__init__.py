@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,7 @@ with needs_notebook_extra("kexue_lib.training"):
 __all__ = ["FitResult", "fit", "process_generator", "warmup_cosine", "warmup_linear"]
 
 Losses = Tensor | dict[str, Tensor]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 class FitResult(NamedTuple):
@@ -59,7 +60,7 @@ class FitResult(NamedTuple):
     """
 
     model: nn.Module
-    ema: nn.Module | None
+    ema: AveragedModel | None
     history: dict[str, Tensor]
     steps: int
 
@@ -85,8 +86,8 @@ def process_generator(seed: int, process: int = 0) -> torch.Generator:
 
 
 def fit(
-    model: nn.Module,
-    loss: Callable[[nn.Module, Any], Losses],
+    model: _Model,
+    loss: Callable[[_Model, Any], Losses],
     sample: Callable[[torch.Generator], Any],
     *,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer,
@@ -96,7 +97,7 @@ def fit(
     accumulate: int = 1,
     precision: Literal["no", "bf16", "fp16"] = "no",
     ema: float | None = None,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Callable[[_Model], dict[str, float]] | None = None,
     evaluate_every: int = 0,
     log_every: int = 1,
     checkpoint: Path | str | None = None,
@@ -172,7 +173,7 @@ def _train(
     steps: int,
     clip_norm: float | None,
     accumulate: int,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None,
+    evaluate: Callable[[Any], dict[str, float]] | None,
     evaluate_every: int,
     log_every: int,
     checkpoint: Path | str | None,
@@ -210,7 +211,7 @@ def _train(
         if step % log_every == 0 or step == steps or measured:
             row = history.read(step, run.accelerator)
             bar.set_postfix(loss=f"{row['loss']:.4g}", refresh=False)
-            if measured:
+            if evaluate is not None and measured:
                 row.update(run.evaluate(evaluate))
         bar.update()
         if checkpoint is not None and (step == steps or (checkpoint_every and step % checkpoint_every == 0)):
@@ -228,7 +229,7 @@ class _LossModule(nn.Module):
     or uses the model twice.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Losses]):
+    def __init__(self, model: nn.Module, loss: Callable[[Any, Any], Losses]):
         super().__init__()
         self.model, self._loss = model, loss
 
@@ -285,7 +286,8 @@ class _Run:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        whole = getattr(norm, "full_tensor", None)  # of a sharded tensor
+        return norm if whole is None else whole()
 
     def update(self) -> None:
         self.optimizer.step()
@@ -372,7 +374,7 @@ class _History:
         names = sorted({name for step_losses, *_ in self.held for losses in step_losses for name in losses})
         table, logged = self._table(names)
         if accelerator.num_processes > 1:
-            table = accelerator.reduce(table, "mean")
+            table = cast("Tensor", accelerator.reduce(table, "mean"))
         table = table.double().cpu()  # the one synchronisation with the device
         bad = ~table[:, names.index("loss")].isfinite()
         if bad.any():

@@ -86,7 +86,8 @@ def make_accelerator(precision: str, device: torch.device | str | None) -> Accel
         )
     if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)
-        accelerator.state.device = wanted
+        state: Any = accelerator.state  # its attributes come out of a dictionary
+        state.device = wanted
     return accelerator
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -95,13 +96,15 @@ def make_scheduler(schedule: Schedule | None, optimizer: Optimizer) -> LRSchedul
     """
     if schedule is None:
         return None
+    of_step = cast("Callable[[int], float]", schedule)
+    of_optimizer = cast("Callable[[Optimizer], LRScheduler]", schedule)
     try:
-        factor = schedule(0)
+        factor = of_step(0)
     except Exception:  # a function of an optimizer, given a number
         factor = None
     if isinstance(factor, (int, float)):
-        return LambdaLR(optimizer, schedule)
-    scheduler = schedule(optimizer)
+        return LambdaLR(optimizer, of_step)
+    scheduler = of_optimizer(optimizer)
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"schedule: got {type(scheduler).__name__} from it, expected a number or an LRScheduler")
     return scheduler

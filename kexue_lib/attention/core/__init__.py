@@ -92,7 +92,7 @@ class DecoderLM(nn.Module):
         make = SelfAttention if attention is None else attention
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = None
-        if config.positions == "learned":
+        if config.positions == "learned" and config.max_len is not None:
             self.position_embedding = nn.Embedding(config.max_len, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, make(config, i)) for i in range(config.n_layers))
@@ -122,15 +122,19 @@ class DecoderLM(nn.Module):
         """The position object that all layers use."""
         return self.__dict__["_position"]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "position":
-            super().__setattr__(name, value)
-            return
+    @position.setter
+    def position(self, value: Any) -> None:
         # Past the registration of submodules: the object is shared by all layers and holds nothing to save or cast.
         self.__dict__["_position"] = value
         for block in self.blocks:
             if hasattr(block.attention, "position"):
-                block.attention.__dict__["position"] = value
+                vars(block.attention)["position"] = value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "position":  # torch would register a module, past the setter
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         config, tied = self.config, self.config.tie_embedding
@@ -197,7 +201,7 @@ class DecoderLM(nn.Module):
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x, config = self.embedding(tokens.long()), self.config
         if self.position_embedding is not None:
-            if tokens.shape[1] > config.max_len:
+            if config.max_len is not None and tokens.shape[1] > config.max_len:
                 raise ValueError(f"tokens: got {tokens.shape[1]} of them, expected at most max_len = {config.max_len}")
             x = x + self.position_embedding(positions)
         elif config.positions == "sinusoidal":
@@ -260,7 +264,8 @@ class DecoderLM(nn.Module):
         device = self.embedding.weight.device if device is None else device
         layers, convolutions = [], []
         for block in self.blocks:
-            layers.append(LayerCache(block.attention.cache_shapes(batch, max_len), dtype=dtype, device=device))
+            attention: Any = block.attention
+            layers.append(LayerCache(attention.cache_shapes(batch, max_len), dtype=dtype, device=device))
             shape = (batch, max_len, self.config.d_model)
             convolutions.append(LayerCache([shape], dtype=dtype, device=device) if block.conv is not None else None)
         return Cache(layers, convolutions, batch=batch, max_len=max_len, device=device)

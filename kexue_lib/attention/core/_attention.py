@@ -133,7 +133,7 @@ def attention(
     _check(query, key, value, mask, window)
     if isinstance(scale, Tensor):
         query, scale = query * scale.to(query.dtype), 1.0
-    scale = Dk**-0.5 if scale is None else scale
+    factor: float = Dk**-0.5 if scale is None else scale
     if not query.shape[:-3] == key.shape[:-3] == value.shape[:-3]:
         batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
         query, key, value = (t.expand(*batch, *t.shape[-3:]) for t in (query, key, value))
@@ -149,9 +149,9 @@ def attention(
     if L != S:  # an `if` makes a plain bool of sizes that a compiled graph keeps open
         from_start = False  # PyTorch's own flag aligns to the start
     if from_start or (mask is None and not causal and window is None):
-        return _dispatch(query, key, value, None, from_start, scale, dropout)
+        return _dispatch(query, key, value, None, from_start, factor, dropout)
     mask, seen = _combined(mask, query, key.shape[-2], causal, window)
-    out = _dispatch(query, key, value, mask, False, scale, dropout)
+    out = _dispatch(query, key, value, mask, False, factor, dropout)
     return out if seen is None else torch.where(seen, out, 0.0)
 
 
@@ -168,6 +168,7 @@ def _combined(
         visible = offset.abs() < window
     if mask is None or mask.dtype == torch.bool:
         visible = mask if visible is None else visible if mask is None else visible & mask
+        assert visible is not None  # there is a condition at least
         seen = visible.any(-1, keepdim=True)
         return visible | ~seen, seen
     mask = mask.to(query.dtype)

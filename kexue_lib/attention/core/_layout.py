@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -18,7 +20,7 @@ def keep_layout(module: nn.Module) -> None:
     module.register_load_state_dict_pre_hook(_check_layout)
 
 
-def _write_layout(module: nn.Module, _state: dict, _prefix: str, metadata: dict) -> None:
+def _write_layout(module: Any, _state: dict, _prefix: str, metadata: dict) -> None:
     metadata["rope_layout"] = module.config.rope_layout
 
 

@@ -83,7 +83,7 @@ def _last_kept(log_probs: Tensor, top_p: float | None, top_k: int | None) -> tup
     """The least value that is kept, and how many of those equal to it are."""
     if top_k is not None:
         values, ahead = log_probs.topk(min(top_k, log_probs.shape[-1])).values, 0.0
-    elif log_probs.shape[-1] <= _BINS:
+    elif top_p is None or log_probs.shape[-1] <= _BINS:
         values, ahead = log_probs.sort(dim=-1, descending=True).values, 0.0
     else:
         values, ahead = _end_of_nucleus(log_probs, top_p)

@@ -208,9 +208,9 @@ def causal_logdet(
     check_shape("key", key, query.shape, "as query has")
     check_integer("block_size", block_size, 1)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    factor: float = query.shape[-1] ** -0.5 if scale is None else scale
     function = _log_determinant if torch.compiler.is_compiling() else _CausalLogDet.apply
-    return function(query.to(dtype), key.to(dtype), scale, block_size).to(query.dtype)
+    return function(query.to(dtype), key.to(dtype), factor, block_size).to(query.dtype)
 
 
 @without_autocast

@@ -48,7 +48,7 @@ def head_masks(
         raise ValueError(
             f"prefix: got {prefix!r} with kind {kind!r}, expected a number with kind 'prefix' and only there"
         )
-    if kind == "prefix":
+    if prefix is not None:  # kind is "prefix"
         low, high = (prefix.min(), prefix.max()) if isinstance(prefix, Tensor) and len(prefix) else (prefix, prefix)
         if (not isinstance(prefix, Tensor) or len(prefix)) and (low < 0 or high > length):
             raise ValueError(f"prefix: got {prefix}, expected 0 to the length {length}")

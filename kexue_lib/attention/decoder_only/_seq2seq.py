@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,7 @@ class Seq2Seq(nn.Module):
             self.decoder = DecoderLM(reads, attention=factory, generator=generator)
         else:
             self.encoder = DecoderLM(reads, attention=factory, generator=generator)
-            self.encoder.head = nn.Identity()
+            self.encoder.add_module("head", nn.Identity())
             self.decoder = CrossDecoder(replace(config.base, causal=True), generator=generator)
             self.decoder.share_embedding(self.encoder.embedding)
 
@@ -166,8 +166,9 @@ class Seq2Seq(nn.Module):
 
     def _memory(self, source: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the encoded source for each layer of the decoder."""
+        assert self.encoder is not None  # only a model with one reads a memory
         encoded = self.encoder(source, return_hidden=True)
-        return [block.cross.keys_values(encoded) for block in self.decoder.blocks]
+        return [cast("CrossBlock", block).cross.keys_values(encoded) for block in self.decoder.blocks]
 
 
 class CrossAttention(nn.Module):
@@ -243,7 +244,7 @@ class CrossDecoder(DecoderLM):
 
     def __init__(self, config: LMConfig, *, generator: torch.Generator | None = None):
         super().__init__(config)
-        self.blocks = nn.ModuleList(CrossBlock(config, block.attention) for block in self.blocks)
+        self.blocks = nn.ModuleList(CrossBlock(config, cast("Block", block).attention) for block in self.blocks)
         self._initialise(generator)
 
     def share_embedding(self, embedding: nn.Embedding) -> None:

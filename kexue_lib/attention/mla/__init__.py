@@ -107,7 +107,8 @@ def gqa_to_mla(module: GroupedAttention) -> LatentAttention:
             f"module: got rope_dim {c.rope_dim}, expected 0: W_q R W_k^T depends on the distance, so that rotated keys "
             "cannot be absorbed into a latent; they would have to stay whole beside it"
         )
-    g, size, rank = c.n_kv_heads, c.head_dim + c.v_head_dim, c.n_kv_heads * (c.head_dim + c.v_head_dim)
+    g, size = c._kv_groups(), c.head_dim + c.v_head_dim
+    rank = g * size
     config = AttentionConfig(
         d_model=c.d_model, n_heads=c.n_heads, kind="mla", head_dim=c.head_dim, v_head_dim=c.v_head_dim,
         kv_rank=rank, rope_dim=0, norm_latents=False, bias=c.bias,

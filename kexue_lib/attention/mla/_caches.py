@@ -266,5 +266,5 @@ def buffer_shapes(config: AttentionConfig, batch: int, max_len: int) -> list[tup
         max_len: tokens.
     """
     if config.kind == "mla":
-        return [(batch, max_len, config.kv_rank), (batch, max_len, config.rope_dim)]
-    return [(batch, config.n_kv_heads, max_len, width) for width in (config.head_dim, config.v_head_dim)]
+        return [(batch, max_len, config._kv_rank()), (batch, max_len, config.rope_dim)]
+    return [(batch, config._kv_groups(), max_len, width) for width in (config.head_dim, config.v_head_dim)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from kexue_lib._arguments import check_integer, check_one_of
+
+_DERIVED: Any = None  # until __post_init__ has filled it in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +44,39 @@ class AttentionConfig:
     n_heads: int
     kind: Literal["mha", "mqa", "gqa", "mla"] = "mha"
     n_kv_heads: int | None = None
-    head_dim: int | None = None
-    v_head_dim: int | None = None
+    head_dim: int = _DERIVED
+    v_head_dim: int = _DERIVED
     kv_rank: int | None = None
     q_rank: int | None = None
-    rope_dim: int | None = None
+    rope_dim: int = _DERIVED
     rope_base: float = 10000.0
     rope_layout: Literal["half", "interleaved"] = "interleaved"
     norm_latents: bool = True
     norm_eps: float = 1e-6
     bias: bool = False
     latent_heads: int = 1
+
+    if TYPE_CHECKING:  # None is accepted and never read
+
+        def __init__(
+            self,
+            *,
+            d_model: int,
+            n_heads: int,
+            kind: Literal["mha", "mqa", "gqa", "mla"] = "mha",
+            n_kv_heads: int | None = None,
+            head_dim: int | None = None,
+            v_head_dim: int | None = None,
+            kv_rank: int | None = None,
+            q_rank: int | None = None,
+            rope_dim: int | None = None,
+            rope_base: float = 10000.0,
+            rope_layout: Literal["half", "interleaved"] = "interleaved",
+            norm_latents: bool = True,
+            norm_eps: float = 1e-6,
+            bias: bool = False,
+            latent_heads: int = 1,
+        ) -> None: ...
 
     def __post_init__(self):
         for name in ("d_model", "n_heads", "n_kv_heads", "head_dim", "v_head_dim", "kv_rank", "q_rank", "latent_heads"):
@@ -70,6 +94,14 @@ class AttentionConfig:
         self._check_latent() if self.kind == "mla" else self._check_grouped()
         self._check_rope()
 
+    def _kv_groups(self) -> int:
+        """``n_kv_heads`` of a kind that has it."""
+        return cast("int", self.n_kv_heads)
+
+    def _kv_rank(self) -> int:
+        """``kv_rank`` of ``"mla"``."""
+        return cast("int", self.kv_rank)
+
     def _fill(self, name: str, value: int | None) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
@@ -86,7 +118,7 @@ class AttentionConfig:
         if expected is not None and self.n_kv_heads not in (None, expected):
             raise ValueError(f"n_kv_heads: got {self.n_kv_heads}, expected {expected} with kind={self.kind!r}")
         self._fill("n_kv_heads", expected)
-        if self.n_heads % self.n_kv_heads:
+        if self.n_heads % self._kv_groups():
             raise ValueError(f"n_kv_heads: got {self.n_kv_heads}, expected a divisor of n_heads = {self.n_heads}")
         self._fill("rope_dim", self.head_dim)
 
@@ -142,8 +174,8 @@ def kv_cache_elements(config: AttentionConfig) -> int:
     8192
     """
     if config.kind == "mla":
-        return config.kv_rank + config.rope_dim
-    return config.n_kv_heads * (config.head_dim + config.v_head_dim)
+        return config._kv_rank() + config.rope_dim
+    return config._kv_groups() * (config.head_dim + config.v_head_dim)
 
 
 def kv_cache_bytes(
@@ -211,10 +243,10 @@ def decode_cost(
     check_integer("context", context, 0)
     out = c.n_heads * c.v_head_dim * c.d_model
     if c.kind == "mla":
-        rank, width = c.kv_rank // c.latent_heads, c.n_heads * c.score_dim
+        rank, width = c._kv_rank() // c.latent_heads, c.n_heads * c.score_dim
         up = rank * c.n_heads * (c.head_dim + c.v_head_dim)
         query = c.d_model * width if c.q_rank is None else c.q_rank * (c.d_model + width)
-        outside = query + c.d_model * (c.kv_rank + c.rope_dim) + out
+        outside = query + c.d_model * (c._kv_rank() + c.rope_dim) + out
         weights = outside + up
         if form == "expanded":  # the up-projection runs over the cache instead of over one token
             projections = 2.0 * outside
@@ -223,7 +255,7 @@ def decode_cost(
             projections = 2.0 * weights
             attention = 2.0 * context * c.n_heads * (2 * rank + c.rope_dim)
     else:
-        weights = c.d_model * (c.n_heads * c.head_dim + c.n_kv_heads * (c.head_dim + c.v_head_dim)) + out
+        weights = c.d_model * (c.n_heads * c.head_dim + c._kv_groups() * (c.head_dim + c.v_head_dim)) + out
         projections = 2.0 * weights
         attention = 2.0 * context * c.n_heads * (c.head_dim + c.v_head_dim)
     cache = context * kv_cache_elements(c) * bytes_per_element

@@ -89,8 +89,8 @@ class GroupedAttention(_CachedAttention):
         super().__init__(config, config.head_dim)
         c = config
         self.q = nn.Linear(c.d_model, c.n_heads * c.head_dim, bias=c.bias)
-        self.k = nn.Linear(c.d_model, c.n_kv_heads * c.head_dim, bias=c.bias)
-        self.v = nn.Linear(c.d_model, c.n_kv_heads * c.v_head_dim, bias=c.bias)
+        self.k = nn.Linear(c.d_model, c._kv_groups() * c.head_dim, bias=c.bias)
+        self.v = nn.Linear(c.d_model, c._kv_groups() * c.v_head_dim, bias=c.bias)
         self.out = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
         self._initialise(generator)
 
@@ -165,7 +165,7 @@ class LatentAttention(_CachedAttention):
             raise ValueError(f"config: got kind {config.kind!r}, which is GroupedAttention's, expected 'mla'")
         super().__init__(config, config.rope_dim)
         c = config
-        rank, norm = c.kv_rank // c.latent_heads, lambda width: nn.RMSNorm(width, eps=c.norm_eps)
+        rank, norm = c._kv_rank() // c.latent_heads, lambda width: nn.RMSNorm(width, eps=c.norm_eps)
         queries = c.n_heads * (c.head_dim + c.rope_dim)
         if c.q_rank is None:
             self.q_up = nn.Linear(c.d_model, queries, bias=c.bias)
@@ -173,7 +173,7 @@ class LatentAttention(_CachedAttention):
             self.q_down = nn.Linear(c.d_model, c.q_rank, bias=c.bias)
             self.q_norm = norm(c.q_rank) if c.norm_latents else nn.Identity()
             self.q_up = nn.Linear(c.q_rank, queries, bias=False)
-        self.kv_down = nn.Linear(c.d_model, c.kv_rank + c.rope_dim, bias=c.bias)
+        self.kv_down = nn.Linear(c.d_model, c._kv_rank() + c.rope_dim, bias=c.bias)
         self.kv_norm = norm(rank) if c.norm_latents else nn.Identity()
         self.kv_up = nn.Linear(rank, c.n_heads * (c.head_dim + c.v_head_dim), bias=False)
         self.out = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
@@ -228,7 +228,7 @@ class LatentAttention(_CachedAttention):
 
     def _absorbing_pays(self, L: int, S: int) -> bool:
         c = self.config
-        rank, expanded = c.kv_rank // c.latent_heads, c.head_dim + c.v_head_dim
+        rank, expanded = c._kv_rank() // c.latent_heads, c.head_dim + c.v_head_dim
         # Per head: each of the L * S pairs costs the absorbed form more, each of the S - L cached tokens spares it one
         # expansion; the new tokens cost both forms the same.
         return L * S * (2 * rank - expanded) < (S - L) * rank * expanded
@@ -279,8 +279,9 @@ def _visible(mask: Tensor | None, causal: bool, L: int, S: int, device: torch.de
 
 def _heads_of(visible: Tensor | None, j: int, count: int) -> Tensor | None:
     """The part of a mask that belongs to the heads of latent part j."""
-    per_head = visible is not None and visible.ndim > 2 and visible.shape[-3] > 1
-    return visible[..., j * count : (j + 1) * count, :, :] if per_head else visible
+    if visible is None or visible.ndim <= 2 or visible.shape[-3] <= 1:
+        return visible
+    return visible[..., j * count : (j + 1) * count, :, :]
 
 
 def _softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
@@ -305,4 +306,5 @@ def absorbed_weights(
         Keys' part ``(h, d_k, d_c / m)``, values' part ``(h, d_v, d_c / m)``.
     """
     c = module.config
-    return module.kv_up.weight.unflatten(0, (c.n_heads, -1)).split([c.head_dim, c.v_head_dim], dim=1)
+    keys, values = module.kv_up.weight.unflatten(0, (c.n_heads, -1)).split([c.head_dim, c.v_head_dim], dim=1)
+    return keys, values

@@ -149,6 +149,7 @@ def nbce_logits(
             penalty = entropy
         else:
             whole = context_logits if present is None else context_logits.masked_fill(~present[..., None], 0.0)
+            assert prior_logits is not None  # _check refuses "most_changed" without
             penalty = -divergence(whole, prior_logits)
             if present is not None:
                 penalty = penalty.masked_fill(~present, torch.inf)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Shaped
@@ -215,7 +216,7 @@ def _scores(work: _Blocks, heads: slice, rows: slice, keys: slice, buffer: Tenso
     """The scores of a tile, hidden ones at _MASKED."""
     q, k = work.q[heads, rows], work.k[heads, keys]
     s = torch.bmm(q, k.mT, out=_view(buffer, (*q.shape[:2], k.shape[1])))
-    if work.mask is not None:
+    if work.mask is not None and work.row_of_mask is not None:
         part = work.mask[:, rows if work.mask.shape[1] > 1 else slice(None)]
         part = part[..., keys] if work.mask.shape[2] > 1 else part
         s.masked_fill_(~part[work.row_of_mask[heads]], _MASKED)
@@ -266,7 +267,7 @@ def _blockwise_backward(
     upstream: tuple[Tensor | None, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
     work = _blocks(q, k, v, mask, causal, block)
-    flat = lambda x: x if x is None else x.reshape(*work.q.shape[:2], x.shape[-1])
+    flat = cast("Callable[[Any], Any]", lambda x: x if x is None else x.reshape(*work.q.shape[:2], x.shape[-1]))
     a, b, c = map(flat, _row_terms(results, upstream))
     lse = flat(torch.where(results[1] == -math.inf, 0.0, results[1] / _NAT).unsqueeze(-1))
     by_output = flat(upstream[0])

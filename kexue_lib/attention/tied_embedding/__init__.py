@@ -230,7 +230,7 @@ class SharedHead(nn.Module):
             raise ValueError(f"activation: got one, expected None for scheme {scheme!r}")
         self.scheme, self.activation = scheme, activation
         self.groups = _default_groups(d) if scheme == "shuffle" and groups is None else groups
-        if scheme == "shuffle":
+        if self.groups is not None:
             channel_shuffle(torch.empty(d), self.groups)  # refuses bad groups now rather than at the first call
         self.logit_scale = _default_scale(scheme, d) if logit_scale is None else float(logit_scale)
         like = {"device": embedding.weight.device, "dtype": embedding.weight.dtype}
@@ -258,7 +258,7 @@ class SharedHead(nn.Module):
         """
         if self.scheme == "swap":
             return half_swap(hidden)
-        if self.scheme == "shuffle":
+        if self.groups is not None:  # "shuffle"
             return channel_shuffle(hidden, self.groups)
         if self.scheme == "orthogonal":
             hidden = self.proj(hidden)
@@ -328,10 +328,10 @@ class FactorizedEmbedding(nn.Module):
         check_one_of("scheme", scheme, ("tied", "orthogonal"))
         check_integer("d_embed", d_embed, 1, d_model, most_is="d_model")
         _check_sizes(vocab_size, d_embed, scheme)
-        std = d_embed**-0.5 if std is None else std
-        check_number("std", std, above=0, below=math.inf)
+        spread: float = d_embed**-0.5 if std is None else std
+        check_number("std", spread, above=0, below=math.inf)
         self.embedding = nn.Embedding(vocab_size, d_embed)
-        nn.init.normal_(self.embedding.weight, 0.0, std, generator=generator)
+        nn.init.normal_(self.embedding.weight, 0.0, spread, generator=generator)
         self.up = nn.Linear(d_embed, d_model, bias=False)
         nn.init.orthogonal_(self.up.weight, generator=generator)
         self.down = None

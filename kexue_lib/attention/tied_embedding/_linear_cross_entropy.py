@@ -138,13 +138,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         hidden, weight, bias, targets, *grads = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+            factor: Tensor | float = upstream
             if not grads:
-                share, upstream = upstream * ctx.count, 1.0
+                share, factor = upstream * ctx.count, 1.0
                 grads = _run(hidden, weight, bias, targets, ctx.options, share, ctx.needs_input_grad)[1:]
             *grads, unit = grads
+            assert unit is not None  # one of the three wants a gradient
             # Only here is the whole factor known: rounded to a half type before, small gradients would be lost.
             grads = [
-                g if g is None else (g.to(unit.dtype) * (unit * upstream)).to(like.dtype)
+                g if g is None else (g.to(unit.dtype) * (unit * factor)).to(like.dtype)
                 for g, like in zip(grads, (hidden, weight, bias))
             ]
         if torch.is_grad_enabled():  # somebody may differentiate again: an error then, no missing term

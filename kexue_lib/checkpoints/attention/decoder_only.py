@@ -297,7 +297,8 @@ def main() -> None:
     One thread; about twenty-five minutes.
     """
     torch.set_num_threads(1)
-    start, content = time.process_time(), {"bigram": ngram_entropy(python_source().train, 2)}
+    start = time.process_time()
+    content: dict[str, Any] = {"bigram": ngram_entropy(python_source().train, 2)}
 
     def repeat(group: str, name: str, run: Callable[[int], dict], seeds: tuple[int, ...] = SEEDS) -> None:
         runs = [run(seed) for seed in seeds]

@@ -8,6 +8,8 @@ extra ``peers``."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +77,8 @@ def train(
     )  # fmt: skip
     body = DecoderLM(config, generator=generator)
     output = SharedHead(body.embedding, scheme=HEADS.get(head, head), generator=generator)
-    body.embedding.register_forward_hook(lambda _, __, rows: gain * rows)  # the head reads the weight itself
+    scaled: Callable[[nn.Module, Any, Tensor], Tensor] = lambda _, __, rows: gain * rows
+    body.embedding.register_forward_hook(scaled)  # the head reads the weight itself
     held_out = byte_windows(data[1], LENGTH + 1, 256)(torch.Generator().manual_seed(0))
     batches, draw = byte_windows(data[0], LENGTH + 1, BATCH), torch.Generator().manual_seed(1000 + seed)
     signs = torch.ones(WIDTH)

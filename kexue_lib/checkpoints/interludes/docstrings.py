@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -282,7 +283,7 @@ def sweep_fields() -> dict[str, object]:
         name, text = (BM25Index(k1, b).fit(docs).score_batch(asked[seed]) for docs in fields.values())
         return [_ranks(text + weight * name, wanted[seed]) for weight in weights]
 
-    content: dict[str, object] = {"ranks": {rule: {} for rule in RULES}}
+    content: dict[str, Any] = {"ranks": {rule: {} for rule in RULES}}
 
     def store(name: str, places: Sequence[torch.Tensor]) -> None:
         for rule, row in zip(RULES, places):

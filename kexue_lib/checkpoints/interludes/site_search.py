@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kexue_lib.checkpoints import save
 from kexue_lib.checkpoints.interludes.docstrings import compare_methods, sweep_fields, sweep_parameters
@@ -121,7 +122,7 @@ def compare_searches(book: Path) -> dict[str, object]:
     url = lambda page: ours.pages[page].url.removesuffix(".html")
     asked = [query for wanted in QUERIES.values() for query in wanted]
     theirs = dict(zip(asked, sphinx_results(html, asked)))
-    content: dict[str, object] = {"pages": len(ours.pages), "kinds": {}}
+    content: dict[str, Any] = {"pages": len(ours.pages), "kinds": {}}
     for kind, wanted in QUERIES.items():
         rows = content["kinds"][kind] = []
         for query, target in wanted.items():

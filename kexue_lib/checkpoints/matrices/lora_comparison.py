@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ def _orthonormal(model: nn.Module, rank: int, seed: int) -> None:
     """Random orthonormal factors of LoRA-GA's size, the weight moved to keep the output."""
     generator = torch.Generator().manual_seed(seed)
     inject_lora(model, rank, rslora=True, generator=generator)
-    for layer in model:
+    for layer in model.children():
         if isinstance(layer, LoRALinear):
             (n, r), m = layer.lora_A.shape, layer.lora_B.shape[1]
             A = torch.linalg.qr(torch.randn(n, r, generator=generator)).Q
@@ -149,13 +150,15 @@ def main() -> None:
                 sweep: list[float | None] = []
                 for rate in RATES[optimizer]:
                     results = [fine_tuned(optimizer, method, rank, rate, seed) for seed in CHOOSING]
-                    sweep.append(sum(r.train_loss for r in results) / len(results) if all(results) else None)
+                    ended = cast("list[FineTuned]", results)  # where all have
+                    sweep.append(sum(r.train_loss for r in ended) / len(ended) if all(results) else None)
                 good = sorted((v, k) for k, v in zip(RATES[optimizer], sweep) if v is not None)
                 for _, rate in good:
                     results = [fine_tuned(optimizer, method, rank, rate, seed) for seed in COMPARING]
                     if all(results):
                         break
-                losses, accuracy = [r.train_loss for r in results], [r.test_accuracy for r in results]
+                ended = cast("list[FineTuned]", results)
+                losses, accuracy = [r.train_loss for r in ended], [r.test_accuracy for r in ended]
                 table[method] = {"rate": rate, "sweep": sweep, "train_loss": losses, "test_accuracy": accuracy}
                 print(optimizer, rank, method, rate, sum(losses) / len(losses), sum(accuracy) / len(losses), flush=True)
     made_with = {"seed": [0, 19], "steps": 100, "calibration": CALIBRATION}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import torch
 from peft import LoraConfig, LoraGAConfig, get_peft_model
@@ -40,7 +41,8 @@ def _by_peft(model: nn.Module, batches: list[Tensor]) -> None:
 def _peak_extra_bytes(run: Callable[[], object]) -> int:
     with torch.profiler.profile(profile_memory=True) as profile:
         run()
-    return max(accumulate(e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"))
+    inner: Any = profile.profiler
+    return max(accumulate(e.nbytes() for e in inner.kineto_results.events() if e.name() == "[memory]"))
 
 
 def main() -> None:

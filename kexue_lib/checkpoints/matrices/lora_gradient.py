@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ def _start() -> nn.Sequential:
 
 def _weights(model: nn.Module) -> list[nn.Parameter]:
     """The matrices of the network; its biases stay as they are."""
-    return [layer.weight for layer in model if isinstance(layer, nn.Linear)]
+    return [cast("nn.Parameter", layer.weight) for layer in model.children() if isinstance(layer, nn.Linear)]
 
 
 def _full(model: nn.Module) -> list[nn.Parameter]:
@@ -71,10 +72,10 @@ def _lora(model: nn.Module, rank: int, seed: int) -> list[nn.Parameter]:
 def _additive(model: nn.Module, rank: int) -> list[nn.Parameter]:
     """Make the factors of the additive form trainable."""
     model.requires_grad_(False)
-    added = [layer for layer in model if isinstance(layer, nn.Linear)]
+    added = [layer for layer in model.children() if isinstance(layer, nn.Linear)]
     for layer in added:
         parametrize.register_parametrization(layer, "weight", _Additive(layer.weight, rank))
-    return [p for layer in added for p in layer.parametrizations.weight[0].parameters()]
+    return [p for layer in added for p in cast("Any", layer).parametrizations.weight[0].parameters()]
 
 
 def _adapted(name: str, rate: float, seed: int) -> tuple[list[float], float, float]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ def run(model: nn.Module, method: str, seed: int) -> dict[str, list[float]]:
     batches = minibatches(*train, batch_size=BATCH)
     model = deepcopy(model)
     inject_lora(model, RANK, generator=generator)
-    layers = [layer for layer in model if isinstance(layer, LoRALinear)]
+    layers = [layer for layer in model.children() if isinstance(layer, LoRALinear)]
     _start(model, layers, start, generator, batches(generator))
     pairs = lora_pairs(model)
     optimizer = make(pairs)
@@ -89,9 +90,9 @@ def _full_gradients(model: nn.Module, layers: list[LoRALinear], batch: tuple[Ten
     """Return G (n, m) of each layer's W; the factors get their gradients on the way."""
     model.zero_grad()
     for layer in layers:
-        layer.base.weight.requires_grad_(True)
+        cast("Tensor", layer.base.weight).requires_grad_(True)
     F.cross_entropy(model(batch[0]), batch[1]).backward()
-    gradients = [layer.base.weight.grad.mT for layer in layers]
+    gradients = [cast("Tensor", cast("Tensor", layer.base.weight).grad).mT for layer in layers]
     for layer in layers:
         layer.base.weight.grad = None
         layer.base.weight.requires_grad_(False)

@@ -5,6 +5,7 @@ Run by ``python -m kexue_lib.checkpoints.matrices.monarch`` with one thread, abo
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -100,10 +101,11 @@ def converted(model: nn.Sequential, kind: str, rate: float, seed: int, project: 
     if kind != "dense":
         torch.manual_seed(seed)
         nblocks, rank = KINDS[kind]
-        near = MonarchLinear.from_linear(model[2], nblocks, nblocks, rank=rank)
+        middle = cast("nn.Linear", model[2])
+        near = MonarchLinear.from_linear(middle, nblocks, nblocks, rank=rank)
         if not project:
             near.reset_parameters()
-        gap = (near.weight_dense() - model[2].weight).square().sum() / model[2].weight.square().sum()
+        gap = (near.weight_dense() - middle.weight).square().sum() / middle.weight.square().sum()
         model[2] = near
     else:
         gap = torch.zeros(())

@@ -147,7 +147,7 @@ def run(
     """
     make = {
         "relative": lambda p: _with_decay(p, rate, decay),
-        "AdamW": lambda p: torch.optim.AdamW(p, rate, weight_decay=0.01 * decay),
+        "AdamW": lambda p: torch.optim.AdamW(p, rate, weight_decay=0.01 * float(decay)),
     }
     for reduce in ("all", "fan_in", "none"):
         make[f"Amos, {reduce}"] = lambda p, reduce=reduce: Amos(p, rate, momentum=0.9, reduce=reduce)

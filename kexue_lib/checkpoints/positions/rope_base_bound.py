@@ -5,6 +5,7 @@ Run by ``python -m kexue_lib.checkpoints.positions.rope_base_bound`` with one th
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 
@@ -37,7 +38,7 @@ def train(base: float, seed: int) -> DecoderLM:
         seed: of weights and batches.
     """
     config = replace(tiny_config(), rope_base=base)
-    return fit(
+    result = fit(
         DecoderLM(config, generator=torch.Generator().manual_seed(seed)),
         lambda network, tokens: network.loss(tokens),
         training_batches(TRAIN_LENGTH, BATCH),
@@ -48,7 +49,8 @@ def train(base: float, seed: int) -> DecoderLM:
         log_every=50,
         seed=seed,
         progress=False,
-    ).model.eval()
+    )
+    return cast("DecoderLM", result.model).eval()
 
 
 def copying(model: DecoderLM, *, repeated: bool = True) -> list[float]:

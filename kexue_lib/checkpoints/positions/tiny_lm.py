@@ -4,6 +4,8 @@ Run by ``python -m kexue_lib.checkpoints.positions.tiny_lm`` with one thread, ab
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from kexue_lib.attention.core import DecoderLM
@@ -45,7 +47,7 @@ def train(variant: Variant, seed: int, *, steps: int = STEPS) -> tuple[DecoderLM
         seed=seed,
         progress=False,
     )
-    return result.model.eval(), result.history
+    return cast("DecoderLM", result.model).eval(), result.history
 
 
 def measure(model: DecoderLM) -> dict[str, float]:

@@ -55,7 +55,10 @@ def scaled_cell(n: int, seed: int, *, radius: float | None = None, gain: float |
         gain: in its place, √n times their deviation.
     """
     A = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return TanhCell(A * (radius / torch.linalg.eigvals(A).abs().max() if radius else gain / math.sqrt(n)))
+    if radius:
+        return TanhCell(A * (radius / torch.linalg.eigvals(A).abs().max()))
+    assert gain is not None  # one of the two is given
+    return TanhCell(A * (gain / math.sqrt(n)))
 
 
 def signal(length: int, n: int, seed: int, scale: float) -> Tensor:
@@ -245,6 +248,7 @@ def accuracy(kind: str, rate: float, seed: int) -> float:
     """
     data = digits(scale="symmetric")
     loss = lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])
+    falling: Callable[[int], float] = lambda k: 1 - k / STEPS
     model = network(kind, seed)
     sample = minibatches(data.x_train, data.y_train, batch_size=50)
     try:
@@ -254,7 +258,7 @@ def accuracy(kind: str, rate: float, seed: int) -> float:
             sample,
             optimizer=lambda p: Adam(p, rate),
             steps=STEPS,
-            schedule=lambda k: 1 - k / STEPS,
+            schedule=falling,
             clip_norm=1.0,
             seed=seed,
             progress=False,

@@ -217,6 +217,9 @@ class FourierDensity(nn.Module):
     (torch.Size([5]), True)
     """
 
+    loc: Tensor
+    raw_scale: Tensor
+
     def __init__(
         self,
         num_frequencies: int,
@@ -266,11 +269,11 @@ class FourierDensity(nn.Module):
         check_number("scale_factor", scale_factor, above=0)
         _check_points(y, "y")
         y = y.detach().to(torch.promote_types(y.dtype, torch.float32))
-        loc, scale = (y.mean(-1), scale_factor * y.std(-1, correction=0)) if support == "real" else (0.0, 1.0)
-        model = cls(num_frequencies, tuple(y.shape[:-1]), loc, scale, learn_affine, support, None, y.device, y.dtype)
-        x = y.double()
+        place, x = (0.0, 1.0), y.double()
         if support == "real":
+            loc, scale = place = y.mean(-1), scale_factor * y.std(-1, correction=0)
             x = ((x - loc.unsqueeze(-1)) / scale.unsqueeze(-1)).tanh()
+        model = cls(num_frequencies, tuple(y.shape[:-1]), *place, learn_affine, support, None, y.device, y.dtype)
         count = num_frequencies + 1
         weight = torch.full_like(x, 1 / x.shape[-1]).to(torch.complex128)
         c = analysis(weight, -x, None, count)
@@ -360,7 +363,8 @@ def _prepared(a: Tensor, x: Tensor, name: str = "x", dtype: torch.dtype = torch.
     _check_a(a)
     _check_points(x, name)
     check_shape(name, x, (*a.shape[:-1], "M"), "as a has")
-    return fourier_line.common_precision(a, x.to(torch.promote_types(x.dtype, dtype)))
+    a, x = fourier_line.common_precision(a, x.to(torch.promote_types(x.dtype, dtype)))
+    return a, x
 
 
 def _check_a(a: Tensor) -> None:

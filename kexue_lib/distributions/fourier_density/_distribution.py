@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
@@ -39,12 +41,14 @@ class FourierDistribution(Distribution):
     ):
         if (loc is None) != (scale is None):
             raise ValueError(f"scale: got {scale!r} with loc={loc!r}, expected both or neither")
-        batch_shape, self.loc, self.scale = a.shape[:-1], loc, scale
+        batch_shape = a.shape[:-1]
+        self.loc: Tensor | None = None
+        self.scale: Tensor | None = None
         if loc is not None:
             real = a.real.dtype if a.is_complex() else a.dtype
-            loc, scale = (torch.as_tensor(v, dtype=real, device=a.device) for v in (loc, scale))
-            batch_shape = torch.broadcast_shapes(batch_shape, loc.shape, scale.shape)
-            self.loc, self.scale = loc.expand(batch_shape), scale.expand(batch_shape)
+            place, spread = (torch.as_tensor(v, dtype=real, device=a.device) for v in (loc, scale))
+            batch_shape = torch.broadcast_shapes(batch_shape, place.shape, spread.shape)
+            self.loc, self.scale = place.expand(batch_shape), spread.expand(batch_shape)
         self.a = a.expand(*batch_shape, a.shape[-1])
         super().__init__(batch_shape, validate_args=validate_args)
 
@@ -84,20 +88,20 @@ class FourierDistribution(Distribution):
         return self._by_batch(fourier_line.icdf, u.clamp(min=2.0**-54)).to(like.dtype)
 
     def expand(self, batch_shape, _instance=None):
-        new = self._get_checked_instance(FourierDistribution, _instance)
+        new: Any = self._get_checked_instance(FourierDistribution, _instance)
         batch_shape = torch.Size(batch_shape)
         new.a = self.a.expand(*batch_shape, self.a.shape[-1])
         new.loc, new.scale = (None if v is None else v.expand(batch_shape) for v in (self.loc, self.scale))
-        super(FourierDistribution, new).__init__(batch_shape, validate_args=False)
+        Distribution.__init__(new, batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     def _place(self) -> tuple[Tensor, ...]:
-        return () if self.loc is None else (self.loc, self.scale)
+        return () if self.loc is None or self.scale is None else (self.loc, self.scale)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         a, *place = fourier_line.common_precision(self.a, *self._place())
-        return fourier_line.moments(a, tuple(place) or None)
+        return fourier_line.moments(a, cast("fourier_line.Place", tuple(place) or None))
 
     def _by_batch(self, function, value: Tensor) -> Tensor:
         """function at value (*sample_shape, *batch_shape), whose points are the last dimension of the core."""

@@ -149,8 +149,10 @@ class _Synthesis(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, coef, x, half_width):
-        moved = (_in_front(t, d, info.batch_size) for t, d in zip((coef, x, half_width), in_dims))
-        return synthesis(*moved), 0
+        coef, x, half_width = (_in_front(t, d, info.batch_size) for t, d in zip((coef, x, half_width), in_dims))
+        assert coef is not None  # only the half width may be missing
+        assert x is not None
+        return synthesis(coef, x, half_width), 0
 
 
 @remember_signature
@@ -197,8 +199,10 @@ class _Analysis(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, weight, x, half_width, count):
-        moved = (_in_front(t, d, info.batch_size) for t, d in zip((weight, x, half_width), in_dims))
-        return analysis(*moved, count), 0
+        weight, x, half_width = (_in_front(t, d, info.batch_size) for t, d in zip((weight, x, half_width), in_dims))
+        assert weight is not None  # only the half width may be missing
+        assert x is not None
+        return analysis(weight, x, half_width, count), 0
 
 
 def _by_centre(coef: Tensor, x: Tensor, half_width: Tensor | None) -> Tensor:

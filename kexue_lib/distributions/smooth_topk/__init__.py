@@ -367,7 +367,8 @@ class SmoothTopK(nn.Module):
         check_integer("k", k, 1)
         check_number("tau", tau, above=0.0, below=math.inf)
         check_one_of("method", method, ("grad", *RESPONSES))
-        self.k, self.method = k, method
+        self.k = k
+        self.method: Literal["grad", "sigmoid", "laplace", "minexp", "clip"] = method
         log_tau = torch.tensor(math.log(tau))
         if learnable_tau:
             self.log_tau = nn.Parameter(log_tau)

@@ -46,7 +46,8 @@ def bernoulli_marginals(u: Float[Tensor, "*batch n"], k: int) -> tuple[Tensor, T
         outside = correlation(outside, partners, level.shape[0]).flatten(1, 2)[:, : level.shape[1]]
     failure, success = leaves * outside
     total = failure + success
-    return tuple((part / total).t().reshape(shape) for part in (success, failure))
+    p, rest = ((part / total).t().reshape(shape) for part in (success, failure))
+    return p, rest
 
 
 def bernoulli_count(u: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batch degrees"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -82,7 +82,7 @@ def scaled(x: Tensor, anchor: Tensor, tau: float | Tensor) -> Tensor:
     """(x − anchor)/τ, clamped before the division so that no temperature makes it infinite."""
     tiny = torch.finfo(x.dtype).tiny
     tau = tau.to(x.dtype).clamp(min=tiny) if isinstance(tau, Tensor) else max(tau, tiny)
-    reach = _FAR * (tau.detach() if isinstance(tau, Tensor) else tau)
+    reach: Any = _FAR * (tau.detach() if isinstance(tau, Tensor) else tau)
     return (x - anchor).clamp(-reach, reach) / tau
 
 
@@ -274,11 +274,13 @@ class _ClipMarks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return _within_the_kinks(*ctx.saved_tensors, grad), None
+        (marks,) = ctx.saved_tensors
+        return _within_the_kinks(marks, grad), None
 
     @staticmethod
     def jvp(ctx, tangent, _):
-        return _within_the_kinks(*ctx.saved_tensors, tangent)
+        (marks,) = ctx.saved_tensors
+        return _within_the_kinks(marks, tangent)
 
 
 def _within_the_kinks(p: Tensor, v: Tensor) -> Tensor:

@@ -433,7 +433,7 @@ class Entmax(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         alpha = self.alpha
-        if self.num_heads > 1:
+        if self.num_heads > 1 and isinstance(alpha, Tensor):
             check_shape("x", x, ("...", self.num_heads, "length", "n"))
             alpha = alpha.view(-1, 1, 1)
         return entmax(x, alpha, self.dim)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -139,7 +140,8 @@ def _tile_solution(x: Tensor, beta: Beta, scratch: Buffers, out: Buffer) -> tupl
     if isinstance(beta, float) and beta > 1:
         p, log_p = _steep(x - peak, beta)
         return p if out is None else out.copy_(p), log_p, peak
-    solve = {1.0: _linear, 0.5: _quadratic}.get(beta, _general) if isinstance(beta, float) else _general
+    solvers: dict[float, Callable[..., tuple[Tensor, Tensor]]] = {1.0: _linear, 0.5: _quadratic}
+    solve = solvers.get(beta, _general) if isinstance(beta, float) else _general
     guess = torch.zeros_like(peak) if solve is _general else torch.ones_like(peak)
     # A subset of the entries needs a higher m: its solution is a start from the same side.
     if 1 < peaks.shape[-1] < x.shape[-1]:
@@ -153,7 +155,7 @@ def _tile_losses(x: Tensor, y: Tensor, loss: Tensor, beta: Beta, *, scratch: Buf
     p, m, peak = _tile_solution(x, beta, scratch, out)
     target = y if y.is_floating_point() else y.squeeze(-1)
     if beta in (0.5, 1.0) and not y.is_floating_point():
-        loss.copy_(_loss_at_height(x, p, target, beta, m, peak, scratch).unsqueeze(-1))
+        loss.copy_(_loss_at_height(x, p, target, cast("float", beta), m, peak, scratch).unsqueeze(-1))
     else:
         loss.copy_(loss_of(x, p, target, beta, peak, scratch).unsqueeze(-1))
     return p
@@ -242,6 +244,7 @@ def _steep(y: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     low = torch.full_like(y[..., :1], -math.log(y.shape[-1]))
     high, log_p = torch.zeros_like(low), torch.zeros_like(low)
     bits = 2 - math.log2(torch.finfo(y.dtype).eps)
+    p, total = y, high  # until the first step
     for step in range(3 * math.ceil(bits)):
         ratio = (y * (beta * (-beta * log_p).exp())).clamp_min(-1)
         p = (ratio.log1p() / beta).exp()
@@ -278,13 +281,12 @@ def _steps(y: Tensor, beta: Beta):
         yield lambda residual, step=step: step == bound - 1 or (wait and not bool((residual > _ROUNDING * eps).any()))
 
 
-def over_tiles(function: Callable, buffers: int, *arguments: Beta) -> Tensor:
-    """function(*arguments, scratch=, out=) for (..., n), on a CPU over tiles of rows, whose temporaries it reuses."""
-    x = arguments[0]
+def over_tiles(function: Callable, buffers: int, x: Tensor, *others: Beta) -> Tensor:
+    """function(x, *others, scratch=, out=) for (..., n), on a CPU over tiles of rows, whose temporaries it reuses."""
     n = x.shape[-1]
     rows = x.shape[:-1].numel()
     if x.device.type != "cpu" or is_traced() or torch.is_grad_enabled() or rows * n < TILE_BYTES // 64:
-        return function(*arguments, scratch=(None,) * buffers, out=None)
+        return function(x, *others, scratch=(None,) * buffers, out=None)
     size = max(1, TILE_BYTES * torch.get_num_threads() // (n * x.element_size()))
 
     def tiles(t: Beta):
@@ -296,7 +298,7 @@ def over_tiles(function: Callable, buffers: int, *arguments: Beta) -> Tensor:
 
     result = torch.empty_like(x, memory_format=torch.contiguous_format)
     scratch = x.new_empty(buffers, min(size, rows), n)
-    for out, *tile in zip(result.view(rows, n).split(size), *map(tiles, arguments)):
+    for out, *tile in zip(result.view(rows, n).split(size), *map(tiles, (x, *others))):
         function(*tile, scratch=tuple(scratch[:, : len(out)]), out=out)
     return result
 

@@ -251,7 +251,7 @@ def optimal_b(
         b = root(balance, 0.05, 8.0)
         high, low = extremes(lambda x: error(x, b))
         return b, max(high, -low)
-    if target not in ("softplus", "sigmoid"):
+    if target not in ("softplus", "sigmoid") or by_b is None:
         raise ValueError(f"norm: got 'l2', expected 'sup' for target={target!r}")
     x, weight = half_line()
     b = root(lambda b: float((weight * error(x, b) * by_b(x, b)).sum()), 0.05, 8.0)

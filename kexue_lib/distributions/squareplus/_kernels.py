@@ -111,12 +111,12 @@ def apply(name: str, x: Tensor, b: float | Tensor) -> Tensor:
     """One of the formulas at x and b, broadcast; the result has the dtype of x."""
     compute = compute_dtype(x)
     if not isinstance(b, Tensor):
-        b = torch.full((), b, dtype=compute, device=x.device)
+        by = torch.full((), b, dtype=compute, device=x.device)
     elif b.numel() == 1 and b.dim() <= x.dim():
-        b = b.to(compute).reshape(())
+        by = b.to(compute).reshape(())
     else:
-        x, b = torch.broadcast_tensors(x, b.to(compute))
-    return _weighted(None, x, b, _FORMULAS[name])
+        x, by = torch.broadcast_tensors(x, b.to(compute))
+    return _weighted(None, x, by, _FORMULAS[name])
 
 
 def _weighted(weight: Tensor | None, x: Tensor, b: Tensor, f: Callable) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kexue_lib._arguments import check_integer, check_number, check_one_of
-from kexue_lib.generative.gan_flow._flow import flow_regression_loss, flow_target
+from kexue_lib.generative.gan_flow._flow import Word, flow_regression_loss, flow_target
 from kexue_lib.generative.gan_flow._losses import TRANSFORMS, discriminator_loss, generator_loss
 
 
@@ -80,7 +80,8 @@ class GANFlowTrainer:
         check_one_of("mode", mode, ("adversarial", "regression"))
         check_one_of("transform", transform, tuple(TRANSFORMS))
         self.generator, self.discriminator, self.sample_data = generator, discriminator, sample_data
-        self.latent_dim, self.mode, self.transform, self.step_size = latent_dim, mode, transform, step_size
+        self.latent_dim, self.mode, self.step_size = latent_dim, mode, step_size
+        self.transform: Word = transform
         self.d_steps, self.g_steps, self.instance_noise = d_steps, g_steps, instance_noise
         self.batch_size, self.rng = batch_size, rng
         self._weights = list(generator.parameters())
@@ -136,6 +137,7 @@ class GANFlowTrainer:
             loss.backward(inputs=self._weights)  # the discriminator's weights need no gradient here
             self.optimizer_g.step()
             first = loss.detach() if first is None else first
+        assert first is not None  # g_steps is 1 at least
         return first
 
     def step(self) -> dict[str, Tensor]:

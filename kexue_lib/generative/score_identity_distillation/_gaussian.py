@@ -82,7 +82,10 @@ def gaussian_sid_gradients(
     (True, True)
     """
     _check_factors(a, b)
-    m, s, mu, S, a, b = torch.broadcast_tensors(*(torch.as_tensor(value) for value in (m, s, mu, S, a, b)))
+    return _gradients(*torch.broadcast_tensors(*(torch.as_tensor(value) for value in (m, s, mu, S, a, b))))
+
+
+def _gradients(m: Tensor, s: Tensor, mu: Tensor, S: Tensor, a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     data, ours = a.square() * S.square() + b.square(), a.square() * s.square() + b.square()
     scale, shift = a.square() * b.square(), m - mu
     gap = a.square() * (s.square() - S.square()) / (data * ours)  # 1/V₀ − 1/V without the cancellation

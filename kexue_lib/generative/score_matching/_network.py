@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from kexue_lib._arguments import check_integer, check_number
 from kexue_lib.generative.score_matching._losses import denoising_score_matching_loss
 from kexue_lib.generative.score_matching._schedules import VESchedule, VPSchedule
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class ScoreMLP(nn.Module):
@@ -69,6 +72,7 @@ class _TimeFeatures(nn.Module):
     """Sines and cosines of u = log(σ/α), 16 frequencies from 1/4 to 8: periods from the whole range to a fraction."""
 
     size = 32
+    frequencies: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class _Block(nn.Module):
 
 
 def train_score_model(
-    model: nn.Module,
+    model: _Network,
     sample_batch: Callable[[torch.Generator], Tensor],
     schedule: VPSchedule | VESchedule,
     steps: int,
@@ -102,7 +106,7 @@ def train_score_model(
     lr: float = 1e-3,
     ema: float = 0.995,
     generator: torch.Generator | None = None,
-) -> nn.Module:
+) -> _Network:
     r"""Train a score model by denoising score matching and return the moving average of its weights.
 
     .. math:: \min\ E_{t\sim\mathcal U[t_{\min},t_{\max}],\,x_0,\,\varepsilon}\
@@ -158,4 +162,4 @@ def train_score_model(
         progress=False,
         seed=int(torch.randint(2**31, (), generator=generator)),
     )
-    return (result.ema.module if result.ema is not None else result.model).eval()
+    return cast("_Network", result.ema.module if result.ema is not None else result.model).eval()

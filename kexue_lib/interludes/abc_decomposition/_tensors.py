@@ -91,12 +91,12 @@ def abc_min_range(
     """
     check_integer("start", start, 0)
     check_integer("stop", stop, start, _LIMIT, most_is="2**60")
-    columns = [torch.empty(stop - start, dtype=torch.int64, device=device) for _ in range(3)]
+    a, b, c = (torch.empty(stop - start, dtype=torch.int64, device=device) for _ in range(3))
     for low in range(start, stop, _SEGMENT):
         high = min(low + _SEGMENT, stop)
-        for column, found in zip(columns, _sieve(low, high, device)):
+        for column, found in zip((a, b, c), _sieve(low, high, device)):
             column[low - start : high - start] = found
-    return tuple(columns)
+    return a, b, c
 
 
 def _check(n: Tensor, most: int) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FIELDS = ("title", "headings", "prose", "equations", "names")
 
@@ -33,6 +34,7 @@ def read_page(path: Path, url: str) -> Page:
     if path.suffix not in (".ipynb", ".md"):
         raise ValueError(f"paths: got {path.name!r}, expected a name that ends in .ipynb or .md")
     text = path.read_text(encoding="utf-8")
+    cells: list[dict[str, Any]]
     cells = json.loads(text)["cells"] if path.suffix == ".ipynb" else [{"cell_type": "markdown", "source": text}]
     parts: dict[str, list[str]] = {field: [] for field in FIELDS}
     for cell in cells:

@@ -164,6 +164,7 @@ def _one_pass(model: nn.Module, loss_fn: Loss, batches: list[Any], layers: dict[
 def _hand_over(name: str, ready: Callable[[str, Tensor], None]) -> Callable[[Tensor], None]:
     def hook(weight: Tensor) -> None:
         gradient, weight.grad = weight.grad, None
+        assert gradient is not None  # the hook runs when it has been made
         ready(name, _wide(gradient))
 
     return hook

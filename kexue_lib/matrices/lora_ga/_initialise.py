@@ -109,7 +109,8 @@ def initialise_lora_ga(
     inject_lora(model, rank, targets=lambda _, layer: id(layer.weight) in weights, alpha=alpha, rslora=rslora)
     for name, (A, B) in factors.items():
         scale = stable_factor(B.shape[-1], gamma)
-        model.get_submodule(name).set_factors(scale * A, scale * B)
+        adapter: Any = model.get_submodule(name)
+        adapter.set_factors(scale * A, scale * B)
     return {name: told[name] for name in layers}
 
 
@@ -151,8 +152,9 @@ def _sketches(
                 name, weight = by_weight[id(layer.weight)], layer.weight
                 wide = torch.promote_types(weight.dtype, torch.float32)
                 if name not in sketches:
+                    rows, columns = weight.shape
                     sketches[name] = GradientSketch(
-                        *weight.shape[::-1], rank, generator=generator, dtype=wide, device=weight.device
+                        columns, rows, rank, generator=generator, dtype=wide, device=weight.device
                     )
                 hooks.append(layer.register_forward_hook(_feed(sketches[name], len(batches))))
             used = [backward(loss_fn(model, batch)) for batch in batches]

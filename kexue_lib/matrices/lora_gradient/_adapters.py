@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +138,7 @@ class LoRALayer(nn.Module, ABC):
 
     def effective_weight(self) -> Float[Tensor, "*layout"]:
         """``W₀ + s AB`` in the layout of the layer's weight, rounded once where that is of a 16-bit type."""
-        return self._moved(self.base.weight, self.lora_A, self.lora_B)
+        return self._moved(cast("Tensor", self.base.weight), self.lora_A, self.lora_B)
 
     def _moved(self, weight: Tensor, A: Tensor, B: Tensor) -> Tensor:
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -170,7 +170,8 @@ class LoRALayer(nn.Module, ABC):
         if preserve_output:
             wide = torch.promote_types(A.dtype, torch.float32)
             left, right = torch.cat([self.lora_A, A], 1).to(wide), torch.cat([self.lora_B, -B]).to(wide)
-            self.base.weight.copy_(self._moved(self.base.weight, left, right))
+            weight = cast("Tensor", self.base.weight)
+            weight.copy_(self._moved(weight, left, right))
         self.lora_A.copy_(A)
         self.lora_B.copy_(B)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,13 @@ def inject_lora(
         raise ValueError(f"model: got a single {type(model).__name__}, expected a module that holds such layers")
     chosen = _chosen(model, targets)
     _refuse_half_tied(model, chosen)
-    options = {"alpha": alpha, "rslora": rslora, "dropout": dropout, "init": init, "generator": generator}
+    options: dict[str, Any] = {
+        "alpha": alpha,
+        "rslora": rslora,
+        "dropout": dropout,
+        "init": init,
+        "generator": generator,
+    }
     for name, layer in chosen.items():  # all before the first is changed
         try:
             _kind(layer).check(layer, rank, alpha, dropout, init)
@@ -77,7 +83,7 @@ def inject_lora(
     for layer in chosen.values():
         first = by_weight.get(id(layer.weight))
         # A second holder of a weight must not move it again.
-        adapters[layer] = _kind(layer)(layer, rank, **options if first is None else options | {"init": "zero_A"})
+        adapters[layer] = _kind(layer)(layer, rank, **options if first is None else {**options, "init": "zero_A"})
         if first is not None:
             adapters[layer].lora_A, adapters[layer].lora_B = first.lora_A, first.lora_B
         by_weight.setdefault(id(layer.weight), adapters[layer])
@@ -113,7 +119,7 @@ def unload_lora(model: nn.Module, *, merge: bool = True) -> None:
     plain: dict[nn.Module, nn.Module] = {}
     written: set[int] = set()
     for _, adapter in _adapters(model):
-        weight = adapter.base.weight
+        weight = cast("Tensor", adapter.base.weight)
         if merge and id(weight) not in written:
             weight.copy_(adapter.effective_weight())
             written.add(id(weight))
@@ -224,7 +230,7 @@ def _refuse_half_tied(model: nn.Module, chosen: dict[str, Any]) -> None:
                 )
 
 
-def _replace(model: nn.Module, by: dict[Any, nn.Module]) -> None:
+def _replace(model: nn.Module, by: Mapping[Any, nn.Module]) -> None:
     """Put other modules in the places of some, wherever these stand."""
     for parent in list(model.modules()):
         if parent in by.values():

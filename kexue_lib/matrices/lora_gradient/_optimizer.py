@@ -136,6 +136,7 @@ class LoRAOptimizer(MatrixOptimizer):
         A, B, scale = state["A"], state["B"], group["scale"]
         step = state["step"] = state.get("step", 0) + 1
         before_A, before_B = A.clone(), B.clone()
+        assert p.grad is not None  # only what has one is updated
         gradients = lora_gradients(p.grad.mT.to(A.dtype), A, B, scale)
         for name, gradient in zip("AB", gradients):
             _step_factor(group, state, name, gradient, step)
@@ -232,6 +233,7 @@ class RandomProjectionSGD(MatrixOptimizer):
     def _update(self, group: dict[str, Any], p: Tensor) -> None:
         m, n = p.shape
         wide = torch.promote_types(p.dtype, torch.float32)
+        assert p.grad is not None  # only what has one is updated
         G = p.grad.mT.to(wide)
         share = -group["lr"] / (2 if group["sides"] == "both" else 1)
         moved, rank = torch.zeros_like(p, dtype=wide), group["rank"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -69,6 +70,10 @@ class _PairOptimizer(Optimizer):
             for index, found in zip(members, spectra):
                 self._update(kinds[index], stacks[index], found)
         return loss
+
+    @abstractmethod
+    def _update(self, kind: list[dict[str, Any]], stack: Stack, spectra: Spectra) -> None:
+        """Step the pairs of one kind."""
 
     def _key(self, group: dict[str, Any]) -> Any:
         """What pairs must share to step as one: shapes, dtype, device, options."""
@@ -200,7 +205,8 @@ class LoRAProAdamW(_PairOptimizer):
         adamw(
             params,
             list(H.to(params[0].dtype)),
-            *([state[name] for state in columns] for name in ("exp_avg", "exp_avg_sq")),
+            [state["exp_avg"] for state in columns],
+            [state["exp_avg_sq"] for state in columns],
             [],
             [state["step"] for state in columns],
             foreach=True,

@@ -125,7 +125,7 @@ class MonarchLinear(nn.Module):
         with torch.no_grad():
             for factor, value in zip((layer.L, layer.R), monarch_project(padded, K, J, rank=rank)):
                 factor.copy_(value)
-            if linear.bias is not None:
+            if linear.bias is not None and layer.bias is not None:
                 layer.bias.copy_(linear.bias)
         return layer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -136,7 +136,7 @@ class Amos(Optimizer):
             eta = default_eta(p) if eta is None else eta(p) if callable(eta) else eta
             check_number("eta", eta, above=0, below=math.inf)
             state["step"] = torch.zeros((), device=p.device if group["capturable"] else "cpu")
-            state["eta"] = torch.full((), float(eta), dtype=dtype, device=p.device)
+            state["eta"] = torch.full((), float(cast("float", eta)), dtype=dtype, device=p.device)
             state["exp_avg_sq"] = torch.zeros(_slot_shape(p, group["reduce"]), dtype=dtype, device=p.device)
             state["decay"] = torch.zeros_like(state["exp_avg_sq"])
             if group["momentum"] > 0:
@@ -144,7 +144,7 @@ class Amos(Optimizer):
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in params]
-        grads = wide([p.grad for p in params])
+        grads = wide(cast("list[Tensor]", [p.grad for p in params]))
         if group["clip_value"] is not None:
             grads = list(torch._foreach_clamp_min(grads, -group["clip_value"]))
             torch._foreach_clamp_max_(grads, group["clip_value"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -109,7 +109,8 @@ class RelativeUpdate(Optimizer):
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in params]
-        directions = _directions(wide([p.grad for p in params]), states, group)
+        grads = cast("list[Tensor]", [p.grad for p in params])
+        directions = _directions(wide(grads), states, group)
         factors = [(1 + group["kappa"] * s["step"]) ** -POWER[group["mode"]] * group["lr"] for s in states]
         lengths = [group["alpha0"] * math.sqrt(p.numel()) * s["sigma"] * f for p, s, f in zip(params, states, factors)]
         norms = torch._foreach_norm(directions)

@@ -44,6 +44,6 @@ def hessian(f: Scalar, x: Tensor, graph: bool = False) -> tuple[Tensor, Tensor]:
         _, slope = gradient(f, point, graph=True)
         if not slope.requires_grad:  # a linear f
             return slope, torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype, device=x.device)
-        keep = {"retain_graph": True, "create_graph": graph}
-        rows = [torch.autograd.grad(slope[..., i].sum(), point, **keep)[0] for i in range(x.shape[-1])]
+        row = lambda i: torch.autograd.grad(slope[..., i].sum(), point, retain_graph=True, create_graph=graph)[0]
+        rows = [row(i) for i in range(x.shape[-1])]
     return (slope, torch.stack(rows, -2)) if graph else (slope.detach(), torch.stack(rows, -2))

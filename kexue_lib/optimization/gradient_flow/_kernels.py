@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +150,8 @@ def _median_in_passes(x: Tensor) -> Tensor:
     rank = (len(x) * (len(x) - 1) // 2 - 1) // 2  # of the lower median, from 0
     low, high, below = 0.0, 4 * x.square().sum(-1).max().item() * (1 + 1e-6) + 1e-300, 0
     while True:
-        counts = sum(block.histc(_BINS, low, high).double() for block in _upper_distances(x)).cumsum(0)
+        blocks = (block.histc(_BINS, low, high).double() for block in _upper_distances(x))
+        counts = cast("Tensor", sum(blocks)).cumsum(0)  # of one block at least
         place = int((counts + below <= rank).sum().clamp_max(_BINS - 1))
         width = (high - low) / _BINS
         before = counts[place - 2].item() if place > 1 else 0.0

@@ -13,6 +13,7 @@ from kexue_lib.optimization.lion._pieces import local, pieces, widened, working_
 from kexue_lib.optimization.lion._rounding import store
 from kexue_lib.optimization.lion._state import Noise, SignOptimizer, rate
 
+_Tensors = list[Tensor] | tuple[Tensor, ...]
 _LEAST_SHARE = 1e-3  # of components that a cautious step moves, so that its scale stays below a thousand
 
 
@@ -169,14 +170,14 @@ def _step(
     give_back(piece, p, m, options["rounding"], noise)
 
 
-def _direction(m: Sequence[Tensor], g: Sequence[Tensor], beta1: float) -> Sequence[Tensor]:
+def _direction(m: _Tensors, g: _Tensors, beta1: float) -> _Tensors:
     """β₁m + (1 − β₁)g over the larger weight, as the sign needs no more: one pass, and no factor above 1."""
     if beta1 >= 0.5:
         return torch._foreach_add(m, g, alpha=(1 - beta1) / beta1)
     return torch._foreach_add(g, m, alpha=beta1 / (1 - beta1))
 
 
-def _move(p: Sequence[Tensor], update: Sequence[Tensor], lr: float | Tensor, decay: float) -> None:
+def _move(p: _Tensors, update: _Tensors, lr: float | Tensor, decay: float) -> None:
     """θ ← θ(1 − ηλ) − ηu; the update is used up."""
     if isinstance(lr, Tensor):
         lr = lr.to(p[0].dtype)
@@ -192,7 +193,7 @@ def _move(p: Sequence[Tensor], update: Sequence[Tensor], lr: float | Tensor, dec
         torch._foreach_add_(p, update, alpha=-lr)
 
 
-def give_back(piece: list[list], p: Sequence[Tensor], m: Sequence[Tensor], rounding: str, noise: Noise) -> None:
+def give_back(piece: list[list], p: _Tensors, m: _Tensors, rounding: str, noise: Noise) -> None:
     """Store what was computed in a wider dtype."""
     params, _, momenta, remainders = piece
     if m[0] is not momenta[0]:
@@ -210,6 +211,7 @@ def _leave_out(update: Tensor, g: Tensor, whole: Tensor) -> None:
     if hasattr(whole, "to_local"):
         from torch.distributed.tensor import DTensor
 
-        shards = DTensor.from_local(keep, whole.device_mesh, whole.placements, run_check=False)
+        sharded: Any = whole
+        shards: Any = DTensor.from_local(keep, sharded.device_mesh, sharded.placements, run_check=False)
         count, total = shards.sum().full_tensor(), whole.numel() * (2 if whole.is_complex() else 1)
     update.mul_(keep).div_((count / max(1, total)).clamp(min=_LEAST_SHARE).to(update.dtype))

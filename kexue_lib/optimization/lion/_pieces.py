@@ -63,9 +63,9 @@ def local(tensor: Tensor | None) -> Tensor | None:
     """A tensor as the real numbers on this process: its shard, and real and imaginary parts of complex ones."""
     if tensor is None:
         return None
-    if hasattr(tensor, "to_local"):
-        tensor = tensor.to_local()
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    shard = getattr(tensor, "to_local", None)
+    own: Tensor = tensor if shard is None else shard()
+    return torch.view_as_real(own) if own.is_complex() else own
 
 
 def widened(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

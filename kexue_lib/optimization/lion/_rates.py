@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -99,5 +100,6 @@ def optimizer_state_bytes(optimizer: Optimizer) -> int:
     (None, None, 40, 80)
     """
     tensors = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-    local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors if t.numel() > 1]
+    large: list[Any] = [t for t in tensors if t.numel() > 1]
+    local = [t.to_local() if hasattr(t, "to_local") else t for t in large]
     return sum(t.numel() * t.element_size() for t in local)

@@ -58,6 +58,7 @@ def store(
     elif rounding == "stochastic":
         stochastic_round_(dst, src, generator)
     else:
+        assert compensation is not None  # "kahan" keeps one
         dst.copy_(src)
         compensation.copy_(src - dst)
 

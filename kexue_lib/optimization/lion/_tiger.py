@@ -136,6 +136,7 @@ def _factors(group: dict[str, Any], p: Tensor, first: bool, last: bool) -> tuple
     kept = one * group["beta"] if first else one
     if not group["skip_nonfinite"]:
         return one.bool(), kept, 1 - lr * decay, -lr, 0 * one
+    assert p.grad is not None  # only what has one is updated
     finite = _is_finite(p.grad)
     shift = group["center"] * (1 - group["shrink"]) * one
     return (
@@ -155,7 +156,8 @@ def _is_finite(g: Tensor) -> Tensor:
 
 def _whole(value: Tensor) -> Tensor:
     """A number reduced over all processes, if the tensor was sharded."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    whole = getattr(value, "full_tensor", None)
+    return value if whole is None else whole()
 
 
 def _step(piece: list[list], factors: list[tuple], group: dict[str, Any], noise: Noise, *, moves: bool) -> None:

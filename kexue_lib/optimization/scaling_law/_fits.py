@@ -103,7 +103,8 @@ def fit_power_law(
         stderr = table[1:].std(0, correction=0)
         ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         ci = table[1:].quantile(ends.to(table.device), dim=0).T
-    return PowerLawFit(*table[0].tolist(), stderr, ci)
+    own_coef, own_exponent, own_end = table[0].tolist()
+    return PowerLawFit(own_coef, own_exponent, own_end, stderr, ci)
 
 
 def fit_chinchilla(
@@ -163,7 +164,8 @@ def fit_chinchilla(
     table = torch.cat([theta[None], drawn])
     A, B = ((table[:, i] + table[:, 2 + i] * logs[i].mean()).exp() for i in range(2))
     table = torch.stack([table[:, 4].exp(), A, B, table[:, 2], table[:, 3]], 1)
-    return ChinchillaFit(*table[0].tolist(), value, table[1:])
+    E, own_A, own_B, alpha, beta = table[0].tolist()
+    return ChinchillaFit(E, own_A, own_B, alpha, beta, value, table[1:])
 
 
 def chinchilla_loss(

@@ -131,6 +131,8 @@ class ParityEnsemble(nn.Module):
     torch.Size([2, 3])
     """
 
+    mask: Tensor
+
     def __init__(self, n_tasks: int, n_bits: int, widths: Sequence[int], *, generator: torch.Generator | None = None):
         super().__init__()
         check_integer("n_tasks", n_tasks, 1)
@@ -234,7 +236,7 @@ def train_parity(
         return _bits_lost(network(batch[0], batch[1]), batch[2]).mean(-1).sum()
 
     def draw(source: torch.Generator) -> tuple[Tensor, ...]:
-        if fixed is None:
+        if fixed is None or D is None:
             return dataset.sample(batch_size, generator=source)
         chosen = torch.randint(D, (batch_size,), generator=source)
         return tuple(part[chosen] for part in fixed)

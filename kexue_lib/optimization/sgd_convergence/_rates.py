@@ -137,7 +137,7 @@ class InverseSqrtLR(LRScheduler):
         self.warmup_steps = warmup_steps
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each group."""
         t, warmup = self.last_epoch + 1, self.warmup_steps
         factor = t / (warmup + 1) if t <= warmup else 1 / math.sqrt(t - warmup)

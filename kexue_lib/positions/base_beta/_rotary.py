@@ -165,7 +165,8 @@ class DynamicRotary:
             if positions.ndim > 1:
                 cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
             rotated.append(apply_rotary(x, cos, sin))
-        return attention(*rotated, v, causal=causal, scale=scale)
+        turned_q, turned_k = rotated
+        return attention(turned_q, turned_k, v, causal=causal, scale=scale)
 
 
 def scale_transformers_rotary(
@@ -200,7 +201,7 @@ def scale_transformers_rotary(
     found = [
         m for m in model.modules() if hasattr(m, "attention_scaling") and isinstance(m._buffers.get("inv_freq"), Tensor)
     ]
-    found = [m for m in found if isinstance(m.rope_type, str)]
+    found: list[Any] = [m for m in found if isinstance(m.rope_type, str)]
     if not found:
         raise TypeError(f"model: got {type(model).__name__} without a module that holds inv_freq and attention_scaling")
     if "log_scale" in options:
@@ -209,13 +210,13 @@ def scale_transformers_rotary(
         )
     config = found[0].config
     stored = config.rope_parameters
-    base = stored["rope_theta"] if base is None else base
+    theta: float = stored["rope_theta"] if base is None else base
     if original_length is None:
         original_length = stored.get("original_max_position_embeddings", config.max_position_embeddings)
     for module in found:
         device = module.inv_freq.device
         dim = 2 * module.inv_freq.shape[-1]
-        recipe = ScaledRotary(dim, method=method, factor=factor, base=base, original_length=original_length, **options)
+        recipe = ScaledRotary(dim, method=method, factor=factor, base=theta, original_length=original_length, **options)
         for name in ("inv_freq", "original_inv_freq"):
             module.register_buffer(name, recipe.inv_freq.to(device, torch.float32), persistent=False)
         module.attention_scaling = recipe.attention_factor

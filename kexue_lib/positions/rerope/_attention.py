@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,63 @@ from kexue_lib.positions.rerope._rotations import far_keys, far_queries, rotated
 from kexue_lib.positions.rope import Layout
 
 
-@without_autocast
+@overload
+def rerope_attention(
+    q: Float[Tensor, "*batch H n d"],
+    k: Float[Tensor, "*batch G N d2"],
+    v: Float[Tensor, "*batch G2 N2 dv"],
+    inv_freq: Float[Tensor, " pairs"],
+    *,
+    window: float | int,
+    factor: float | int = math.inf,
+    q_positions: Tensor | None = None,
+    k_positions: Tensor | None = None,
+    scale: float | None = None,
+    layout: Layout = "half",
+    block_size: int = 128,
+    backend: Literal["blocks", "flex"] = "blocks",
+    return_lse: Literal[False] = False,
+) -> Float[Tensor, "*batch H n dv"]: ...
+
+
+@overload
+def rerope_attention(
+    q: Float[Tensor, "*batch H n d"],
+    k: Float[Tensor, "*batch G N d2"],
+    v: Float[Tensor, "*batch G2 N2 dv"],
+    inv_freq: Float[Tensor, " pairs"],
+    *,
+    window: float | int,
+    factor: float | int = math.inf,
+    q_positions: Tensor | None = None,
+    k_positions: Tensor | None = None,
+    scale: float | None = None,
+    layout: Layout = "half",
+    block_size: int = 128,
+    backend: Literal["blocks", "flex"] = "blocks",
+    return_lse: Literal[True],
+) -> tuple[Float[Tensor, "*batch H n dv"], Float[Tensor, "*batch H n"]]: ...
+
+
+@overload
+def rerope_attention(
+    q: Float[Tensor, "*batch H n d"],
+    k: Float[Tensor, "*batch G N d2"],
+    v: Float[Tensor, "*batch G2 N2 dv"],
+    inv_freq: Float[Tensor, " pairs"],
+    *,
+    window: float | int,
+    factor: float | int = math.inf,
+    q_positions: Tensor | None = None,
+    k_positions: Tensor | None = None,
+    scale: float | None = None,
+    layout: Layout = "half",
+    block_size: int = 128,
+    backend: Literal["blocks", "flex"] = "blocks",
+    return_lse: bool = False,
+) -> Float[Tensor, "*batch H n dv"] | tuple[Float[Tensor, "*batch H n dv"], Float[Tensor, "*batch H n"]]: ...
+
+
 @without_autocast
 def rerope_attention(
     q: Float[Tensor, "*batch H n d"],
@@ -81,12 +137,12 @@ def rerope_attention(
     check_one_of("backend", backend, ("blocks", "flex"))
     given = q_positions is not None or k_positions is not None
     q_positions, k_positions = _accepted(q, k, v, window, factor, q_positions, k_positions)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    weight: float = q.shape[-1] ** -0.5 if scale is None else scale
     if backend == "flex":
         if given or q.shape[-2] > k.shape[-2]:
             kind = "positions" if given else "more queries than keys"
             raise ValueError(f"backend: got 'flex' with {kind}, expected 'blocks'")
-        out, lse = merge_attention(*flex_parts(q, k, v, inv_freq, window, factor, scale, layout))
+        out, lse = merge_attention(*flex_parts(q, k, v, inv_freq, window, factor, weight, layout))
         return (out.to(q.dtype), lse) if return_lse else out.to(q.dtype)
     unsort, spans = None, blocks.default_spans(q.shape[-2], k.shape[-2], window, block_size)
     if given:
@@ -94,11 +150,11 @@ def rerope_attention(
         spans = blocks.spans_of(q_positions, k_positions, window, block_size)
     first = spans[0].near_start if spans else 0
     near = (
-        rotated(q, q_positions, inv_freq, layout) * scale,
+        rotated(q, q_positions, inv_freq, layout) * weight,
         rotated(k[..., first:, :], k_positions[..., first:], inv_freq, layout),
     )
     far = (
-        far_queries(q, q_positions, inv_freq, window, factor, layout) * scale,
+        far_queries(q, q_positions, inv_freq, window, factor, layout) * weight,
         far_keys(k, k_positions, inv_freq, factor, layout),
     )
     positions, values = (q_positions, k_positions), v.to(score_dtype(q))
@@ -106,7 +162,7 @@ def rerope_attention(
     if unsort is not None:
         out = _taken(out, unsort)
         lse = None if lse is None else _taken(lse.unsqueeze(-1), unsort).squeeze(-1)
-    return (out.to(q.dtype), lse) if return_lse else out.to(q.dtype)
+    return (out.to(q.dtype), lse) if return_lse and lse is not None else out.to(q.dtype)
 
 
 @without_autocast
@@ -154,7 +210,7 @@ def rerope_attention_reference(
     torch.Size([1, 4, 2])
     """
     q_positions, k_positions = _accepted(q, k, v, window, factor, q_positions, k_positions)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    weight: float = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[-3] // k.shape[-3]
     dtype = q.dtype
     k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3).to(score_dtype(v))
@@ -163,7 +219,7 @@ def rerope_attention_reference(
     far = q_far @ far_keys(k, k_positions, inv_freq, factor, layout).mT
     relative = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)
     relative = relative.unsqueeze(-3) if relative.ndim > 2 else relative
-    scores = torch.where(relative < window, near, far) * scale
+    scores = torch.where(relative < window, near, far) * weight
     out = average_of_visible(scores, relative >= 0, v).to(dtype)
     return (out, scores.masked_fill(relative < 0, -math.inf).logsumexp(-1)) if return_lse else out
 

@@ -50,7 +50,8 @@ class ReRoPECache:
         check_dtype("inv_freq", inv_freq, "floating")
         check_rectifier(window, factor)
         check_one_of("layout", layout, ("half", "interleaved"))
-        self.inv_freq, self.window, self.factor, self.layout = inv_freq, window, factor, layout
+        self.inv_freq, self.window, self.factor = inv_freq, window, factor
+        self.layout: Layout = layout
         self._far, self._values, self._near = _Tokens(), _Tokens(), _Tokens()
         self._latest = 0
 
@@ -100,12 +101,12 @@ class ReRoPECache:
             raise ValueError(f"q: got length {n}, expected at most {self._latest}, the tokens of the latest append")
         k, v, near = self._far.view(), self._values.view(), self._near.view()
         check_heads(q, k, v)
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        weight: float = q.shape[-1] ** -0.5 if scale is None else scale
         positions = torch.arange(total, device=q.device)
         latest = positions[total - n :]
         dtype = score_dtype(q)
-        q_near = rotated(q, latest, self.inv_freq, self.layout) * scale
-        q_far = far_queries(q, latest, self.inv_freq, self.window, self.factor, self.layout) * scale
+        q_near = rotated(q, latest, self.inv_freq, self.layout) * weight
+        q_far = far_queries(q, latest, self.inv_freq, self.window, self.factor, self.layout) * weight
         spans = blocks.default_spans(n, total, self.window, 128)
         first = total - near.shape[-2]
         pairs = (q_near, near.to(dtype)), (q_far, k.to(dtype))

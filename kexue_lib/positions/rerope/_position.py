@@ -38,6 +38,8 @@ class ReRoPE:
 
     cache_raw_keys = True
 
+    layout: Layout
+
     def __init__(
         self,
         inv_freq: Float[Tensor, " pairs"],
@@ -121,6 +123,8 @@ class DistanceRotary:
     """
 
     cache_raw_keys = True
+
+    layout: Layout
 
     def __init__(
         self,
@@ -214,10 +218,10 @@ def distance_attention(
     check_heads(q, k, v)
     check_dtype("inv_freq", inv_freq, "floating")
     check_one_of("layout", layout, ("half", "interleaved"))
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    weight: float = q.shape[-1] ** -0.5 if scale is None else scale
     dtype, work, group = q.dtype, score_dtype(q), q.shape[-3] // k.shape[-3]
     k, v = (x.repeat_interleave(group, -3).to(work) for x in (k, v))
-    q = q.to(work) * scale
+    q = q.to(work) * weight
     distance = distance.unsqueeze(-3) if distance.ndim > 2 else distance
     pairs = len(inv_freq)
     scores = q[..., 2 * pairs :] @ k[..., 2 * pairs :].mT

@@ -148,7 +148,8 @@ def certified_min_bases(
         found[length] = MinBase(base, length, dim, sweep.binding)
     columns = list(zip(*sweep.steps)) or [()] * 4
     kinds = (torch.int64, torch.float64, torch.float64, torch.int64)
-    exclusion = Exclusion(*(torch.tensor(c, dtype=k) for c, k in zip(columns, kinds)), sweep.cosines)
+    distance, low, width, cells = (torch.tensor(c, dtype=k) for c, k in zip(columns, kinds))
+    exclusion = Exclusion(distance, low, width, cells, sweep.cosines)
     return [found[length] for length in lengths], exclusion
 
 

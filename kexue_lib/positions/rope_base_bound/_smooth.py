@@ -82,13 +82,13 @@ def smooth_gap(
     half = dim // 2
     pairs_of(dim, None)
     check_number("base", base, above=1, below=math.inf)
-    base = torch.as_tensor(base, dtype=torch.float64, device=relative.device)
-    m, base = torch.broadcast_tensors(relative.double(), base)
+    bases = torch.as_tensor(base, dtype=torch.float64, device=relative.device)
+    m, bases = torch.broadcast_tensors(relative.double(), bases)
     at_zero = m == 0
     m = m.masked_fill(at_zero, 1.0)
-    smooth = half * (cosine_integral(m) - cosine_integral(m / base)) / base.log()
+    smooth = half * (cosine_integral(m) - cosine_integral(m / bases)) / bases.log()
     if correction:
-        smooth = smooth + (m.cos() - (m / base).cos()) / 2
+        smooth = smooth + (m.cos() - (m / bases).cos()) / 2
     return smooth.masked_fill(at_zero, half)
 
 

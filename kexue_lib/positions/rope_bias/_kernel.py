@@ -196,7 +196,8 @@ def fit_biases(
 
 def pairs_of(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     """First and second components of all pairs."""
-    return x.chunk(2, dim=-1) if layout == "half" else (x[..., 0::2], x[..., 1::2])
+    first, second = x.chunk(2, dim=-1) if layout == "half" else (x[..., 0::2], x[..., 1::2])
+    return first, second
 
 
 def joined(first: Tensor, second: Tensor, layout: str) -> Tensor:

@@ -121,7 +121,8 @@ def append_kernel(
     check_shape("b", b, tuple(a.shape), "as a has")
     q_turned = _turned(q, a, _query_positions(q, k, q_positions), inv_freq, layout)
     k_turned = _turned(k, b, _key_positions(k, k_positions), inv_freq, layout)
-    return tuple(torch.cat([x, y.to(x.dtype).expand_as(x)], dim=-1) for x, y in (q_turned, k_turned))
+    q_long, k_long = (torch.cat([x, y.to(x.dtype).expand_as(x)], dim=-1) for x, y in (q_turned, k_turned))
+    return q_long, k_long
 
 
 def distance_profile(scores: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:

@@ -139,7 +139,7 @@ def reconstruct(
     return (wide @ basis.to(wide.dtype).mT).to(c.dtype)
 
 
-def _check(measure: str, N: int, window: float, scaling: str) -> Tensor | None:
+def _check(measure: Measure, N: int, window: float, scaling: Scaling) -> Tensor | None:
     """Refuse wrong arguments; the scale of the coefficients, None where it is 1."""
     check_one_of("measure", measure, _MEASURES)
     check_integer("N", N, 1)

@@ -95,7 +95,7 @@ def check_samples(u: Tensor, N: int, scaling: str) -> Tensor:
 
 def _scan(u: Tensor, N: int, method: str, return_all: bool) -> Tensor:
     # Only where a graph is traced: the marker brings the compiler's own packages with it.
-    run = torch.compiler.disable(_Scan.apply) if torch.compiler.is_compiling() else _Scan.apply
+    run: Any = torch.compiler.disable(_Scan.apply) if torch.compiler.is_compiling() else _Scan.apply
     return run(u, N, method, return_all)
 
 

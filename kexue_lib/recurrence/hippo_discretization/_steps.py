@@ -21,9 +21,11 @@ class Step(Protocol):
 
     def apply(self, y: Tensor, u: Tensor) -> Tensor:
         """Ry, and the sample's addition."""
+        ...
 
     def transposed(self, y: Tensor) -> tuple[Tensor, Tensor | float]:
         """Rᵀy, and the weight of the sample in its addition."""
+        ...
 
 
 def steps(N: int, method: str, counts: Sequence[int], device: torch.device) -> Iterator[tuple[int, Step]]:

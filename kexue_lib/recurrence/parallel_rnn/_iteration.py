@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from jaxtyping import Float
@@ -65,6 +65,54 @@ def sequential_rnn(
         x = cell(x, step)
         states.append(x)
     return torch.stack(states, -2)
+
+
+@overload
+def parallel_rnn(
+    cell: nn.Module,
+    u: Float[Tensor, "*batch L m"],
+    x0: Float[Tensor, "*start n"] | None = None,
+    *,
+    method: Method = "newton",
+    transition: Float[Tensor, "..."] | None = None,
+    max_iters: int | None = None,
+    tol: float | None = None,
+    init: Float[Tensor, "*batch L n"] | None = None,
+    damping: float = 0.0,
+    return_info: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def parallel_rnn(
+    cell: nn.Module,
+    u: Float[Tensor, "*batch L m"],
+    x0: Float[Tensor, "*start n"] | None = None,
+    *,
+    method: Method = "newton",
+    transition: Float[Tensor, "..."] | None = None,
+    max_iters: int | None = None,
+    tol: float | None = None,
+    init: Float[Tensor, "*batch L n"] | None = None,
+    damping: float = 0.0,
+    return_info: Literal[True],
+) -> ParallelRNNResult: ...
+
+
+@overload
+def parallel_rnn(
+    cell: nn.Module,
+    u: Float[Tensor, "*batch L m"],
+    x0: Float[Tensor, "*start n"] | None = None,
+    *,
+    method: Method = "newton",
+    transition: Float[Tensor, "..."] | None = None,
+    max_iters: int | None = None,
+    tol: float | None = None,
+    init: Float[Tensor, "*batch L n"] | None = None,
+    damping: float = 0.0,
+    return_info: bool = False,
+) -> Tensor | ParallelRNNResult: ...
 
 
 @without_autocast
@@ -131,7 +179,7 @@ def parallel_rnn(
     _check_leaves(cell, u, start)
     check_one_of("method", method, _METHODS)
     check_number("damping", damping, least=0, most=1)
-    length, n = u.shape[-2], cell.state_size
+    length, n = u.shape[-2], _size(cell)
     _check_transition(transition, method, n)
     check_integer("max_iters", max_iters := length if max_iters is None else max_iters, 1)
     check_number("tol", tol := _TOLERANCE[u.dtype] if tol is None else tol, least=0)
@@ -197,7 +245,7 @@ def lyapunov_exponents(
     with torch.no_grad():
         states = sequential_rnn(cell, u, x0)
         previous = _shifted(_start(cell, u, x0).expand(states[..., 0, :].shape), states)
-        Q, rates = None, 0.0
+        Q, rates = None, u.new_zeros(())
         for J in cell_jacobian(cell, previous, u).unbind(-3):
             Q, R = torch.linalg.qr(J if Q is None else J @ Q)
             rates = rates + R.diagonal(dim1=-2, dim2=-1).abs().log()
@@ -212,13 +260,17 @@ def _start(cell: nn.Module, u: Tensor, x0: Tensor | None) -> Tensor:
         raise TypeError(f"u: got {u.dtype}, expected torch.float32 or torch.float64")
     if u.dim() < 2 or u.shape[-2] == 0:
         raise ValueError(f"u: got shape {tuple(u.shape)}, expected (..., L, m) with L of at least 1")
+    expected = (*u.shape[:-2], _size(cell))
     if x0 is None:
-        return u.new_zeros(*u.shape[:-2], cell.state_size)
+        return u.new_zeros(expected)
     try:
-        return x0.expand(*u.shape[:-2], cell.state_size)
+        return x0.expand(expected)
     except RuntimeError:
-        expected = (*u.shape[:-2], cell.state_size)
         raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected one that broadcasts to {expected}") from None
+
+
+def _size(cell: nn.Module) -> int:
+    return cast("int", cell.state_size)
 
 
 def _check_leaves(cell: nn.Module, u: Tensor, start: Tensor) -> None:
@@ -251,15 +303,17 @@ def _slope(
     if method == "jacobi" or share == 0:
         return None, False
     if method == "constant":
+        assert transition is not None  # looked at by _check_transition
         fixed = transition.detach() * share
         return lambda p, v, done: fixed, fixed.dim() == 2
     if method == "input":
-        at_zero = cell_jacobian(cell, u.new_zeros(*u.shape[:-1], cell.state_size), u) * share
+        at_zero = cell_jacobian(cell, u.new_zeros(*u.shape[:-1], _size(cell)), u) * share
         return lambda p, v, done: at_zero[..., done:, :, :], True
     if method == "newton":
         slope = lambda p, v, done: cell_jacobian(cell, p, v)
     elif hasattr(cell, "jacobian_diagonal"):
-        slope = lambda p, v, done: cell.jacobian_diagonal(p, v)
+        diagonal: Any = cell.jacobian_diagonal
+        slope = lambda p, v, done: diagonal(p, v)
     else:
         slope = lambda p, v, done: cell_jacobian(cell, p, v).diagonal(dim1=-2, dim2=-1)
     return slope if share == 1 else lambda p, v, done: slope(p, v, done) * share, method == "newton"

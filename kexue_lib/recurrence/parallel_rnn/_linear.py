@@ -106,4 +106,5 @@ class FixedIterationRNN(nn.Module):
                 before = torch.cat([torch.zeros_like(y[..., :1, :]), y[..., :-1, :]], -2)
                 driven = ((before @ Q).real + u).tanh().to(P.dtype) @ P - eigenvalue * before
             y = linear_scan(eigenvalue, driven)
+        assert y is not None  # there is a round at least
         return (y @ Q).real

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Complex, Float
@@ -136,6 +136,7 @@ class _StateSpace(nn.Module, ABC):
             return self._recurrence()
         if self._run is None or self._run[0] != self._version():
             self.setup_step()
+        assert self._run is not None  # made by setup_step
         return self._run[1]
 
     def _version(self) -> tuple:
@@ -239,7 +240,7 @@ class S4(_StateSpace):
 
         The truncated readout depends on step and length: it is recovered and truncated again, in O(N³ log l_max).
         """
-        other = super().resampled(rate)
+        other = cast("S4", super().resampled(rate))
         n = self.d_state // 2
         with torch.no_grad():
             C = self._recurrence()[-1].to(torch.complex128)

@@ -116,9 +116,9 @@ def chunked(
         x = states[c]
     if rest:
         low, end = (0, 0 + rest) if reverse else (high, high - 1)
-        tail = [t.narrow(-2, low, rest).unbind(-2) for t in (b, out)]
+        tail_b, tail_out = (t.narrow(-2, low, rest).unbind(-2) for t in (b, out))
         of_a = _slices(a.narrow(axis, low, rest) if varies else a, rest, axis)
-        _run(of_a, *tail, out.narrow(-2, end, 1), reverse, matrix)
+        _run(of_a, tail_b, tail_out, out.narrow(-2, end, 1), reverse, matrix)
     return out
 
 

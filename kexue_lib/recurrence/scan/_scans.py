@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Inexact
@@ -252,7 +252,11 @@ def _gradients(
     if scan is _Scan.apply and not matrix and method in IN_PLACE and length > 1 and not torch.is_grad_enabled():
         grads = _gradients_in_place(grad, adjoint, start, out, reverse, method, chunk_size, needs[0])
         shapes = (a.shape, b_shape, None if start is None else start.shape)
-        return tuple(g.sum_to_size(shape) if need else None for g, shape, need in zip(grads, shapes, needs))
+        by_a, by_b, by_start = (
+            g.sum_to_size(shape) if need and g is not None and shape is not None else None
+            for g, shape, need in zip(grads, shapes, needs)
+        )
+        return by_a, by_b, by_start
     first = length - 1 if reverse else 0
     back = adjoint
     if a.shape[axis] > 1:  # the coefficient of the step after
@@ -265,7 +269,7 @@ def _gradients(
         before = _before(out, start, reverse).conj()
         each = total[..., None] * before[..., None, :] if matrix else total * before
         grad_a = each.sum_to_size(a.shape)
-    if needs[2]:
+    if needs[2] and start is not None:
         head = adjoint.select(axis, first if a.shape[axis] > 1 else 0)
         grad_start = applied(head, total[..., first, :], matrix).unsqueeze(-2).sum_to_size(start.shape)
     return grad_a, total.sum_to_size(b_shape) if needs[1] else None, grad_start
@@ -289,7 +293,8 @@ def _gradients_in_place(
     edge.copy_(grad.narrow(-2, 0 if reverse else length - 1, 1))
     after = cut(adjoint, reverse) if adjoint.shape[-2] > 1 else adjoint  # the coefficient of the step after
     grad = grad.expand(out.shape)
-    KERNELS[method](after, cut(grad, not reverse), edge, not reverse, False, chunk_size, cut(total, not reverse))
+    kernel = cast("Callable[..., Tensor]", KERNELS[method])  # one of IN_PLACE, which take the output too
+    kernel(after, cut(grad, not reverse), edge, not reverse, False, chunk_size, cut(total, not reverse))
     head = total.narrow(-2, length - 1 if reverse else 0, 1)
     grad_a = None
     if needs_a:
