@@ -36,10 +36,12 @@ notebooks: setup  ## execute the notebooks whose code, or whose part of the libr
 bench: setup  ## measure every fast path beside its peers and store the tables
 	@$(BIN)/python -m benchmarks
 
-lint: setup  ## style, notebook hygiene and house rules; every tool runs, whatever the others find
-	@status=0; for check in "ruff check ." "ruff format --check ." "python tools/normalise_notebooks.py --check" \
+lint: setup  ## style, types, notebook hygiene and house rules; every tool runs, whatever the others find
+	@status=0; $(BIN)/basedpyright & types=$$!; \
+	  for check in "ruff check ." "ruff format --check ." "python tools/normalise_notebooks.py --check" \
 	  "python tools/check_house.py" "python tools/spread_address.py --check" \
-	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; exit $$status
+	  "python tools/spread_measurements.py --check"; do $(BIN)/$$check || status=1; done; \
+	  wait $$types || status=1; exit $$status
 
 device: setup  ## on a GPU: agreement with the CPU, and every fast path beside its peer and its bound
 	@$(BIN)/python -m benchmarks.device

@@ -206,7 +206,7 @@ class DecoderLM(nn.Module):
             x = x + self.position_embedding(positions)
         elif config.positions == "sinusoidal":
             x = x + _sinusoidal(positions, config.d_model).to(x.dtype)
-        return self.dropout(x)
+        return self.dropout(x) if self.dropout.training else x
 
     def loss(
         self,

@@ -195,9 +195,12 @@ class SelfAttention(nn.Module):
         v = self.v(x).view(B, L, config.kv_heads, config.width).transpose(1, 2)
         k_positions = positions if k_positions is None else k_positions
         q = self._scaled(q, positions)
-        replaces = hasattr(position, "attend")
+        replaces = _has(position, "attend")
         raw = replaces or position.cache_raw_keys
-        if not raw:
+        together = L == 1 and not raw and not isinstance(self.position, Unrotated)
+        if together:  # of a single token a call costs more than its work
+            q, k = position.rotate(torch.cat([q, k], 1), positions).split([config.n_heads, config.kv_heads], 1)
+        elif not raw:
             k = position.rotate(k, positions)
         if cache is not None:
             k, v = cache.append(k, v)
@@ -207,7 +210,7 @@ class SelfAttention(nn.Module):
             out = position.attend(q, k, v, q_positions=positions, k_positions=k_positions, causal=causal, scale=None)
         else:
             k = position.rotate(k, k_positions) if raw else k
-            q = position.rotate(q, positions)
+            q = q if together else position.rotate(q, positions)
             if config.positions == "alibi":
                 mask = self._alibi(positions, k_positions, mask, q)
             dropout = config.dropout if self.training else 0.0
@@ -218,7 +221,7 @@ class SelfAttention(nn.Module):
         scale = None
         if self.config.logit_scale == "log_n":
             scale = log_length_scale(positions, self.config.train_len, clip=False)
-        if hasattr(self.position, "query_scale"):
+        if _has(self.position, "query_scale"):
             own = self.position.query_scale(positions)
             scale = own if scale is None else scale * own
         if scale is None:
@@ -234,6 +237,11 @@ class SelfAttention(nn.Module):
         distance = distance[:, None] if distance.ndim == 3 else distance
         bias = (-slopes * distance).to(q.dtype)
         return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+
+
+def _has(position: Any, name: str) -> bool:
+    """As hasattr, without the exception that a module raises inside for what it lacks."""
+    return hasattr(type(position), name) or name in getattr(position, "__dict__", ())
 
 
 class FeedForward(nn.Module):
@@ -313,8 +321,11 @@ class Block(nn.Module):
         hidden = self.norm1(x)
         if self.conv is not None:
             hidden = self.conv(hidden, conv_cache)
-        x = x + self.dropout(self.attention(hidden, **options))
-        return x + self.dropout(self.ffn(self.norm2(x)))
+        x = x + self._dropped(self.attention(hidden, **options))
+        return x + self._dropped(self.ffn(self.norm2(x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return self.dropout(x) if self.dropout.training else x
 
 
 def make_norm(config: LMConfig) -> nn.Module:

@@ -56,7 +56,8 @@ class LoRALayer(nn.Module, ABC):
         self.register_buffer("_merged_weight", None, persistent=False)
         self.register_load_state_dict_post_hook(_merge_again)
         # 16-bit factors would swallow small steps: 1 + 1e-3 is 1 in bfloat16
-        empty = {"dtype": torch.promote_types(base.weight.dtype, torch.float32), "device": base.weight.device}
+        weight = cast("Tensor", base.weight)
+        empty: dict[str, Any] = {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
         self.lora_A = nn.Parameter(torch.zeros(n, rank, **empty))
         self.lora_B = nn.Parameter(torch.zeros(rank, m, **empty))
         self._start(init, generator)
@@ -96,7 +97,8 @@ class LoRALayer(nn.Module, ABC):
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         """A and B in the type of the layer's weight."""
-        return self.lora_A.to(self.base.weight.dtype), self.lora_B.to(self.base.weight.dtype)
+        dtype = cast("Tensor", self.base.weight).dtype
+        return self.lora_A.to(dtype), self.lora_B.to(dtype)
 
     def _spread_of_A(self) -> float:
         """Standard deviation of A's start: the thin layer keeps the size of inputs of size 1."""
