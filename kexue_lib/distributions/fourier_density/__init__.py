@@ -321,7 +321,7 @@ class FourierDensity(nn.Module):
         """Logarithm of the probability of [centre − width/2, centre + width/2], the rate of an entropy coder in nats.
 
         Not a difference of two distribution functions: it keeps its digits for narrow bins and in the tails, and is
-        always finite (a bin never gets less than eps times its length in x).
+        always finite (a bin never gets less than half of eps times its length in x).
         """
         check_number("width", width, above=0)
         return self._at(lambda a, y, place: fourier_line.bin_log_prob(a, y, width, place), centre, "centre")
