@@ -122,8 +122,12 @@ def check_one_of(name: str, value: Any, words: Collection[Any]) -> None:
         raise ValueError(f"{name}: got {value!r}, expected {', '.join(others)}{' or ' if others else ''}{last}")
 
 
-def check_dtype(name: str, x: Any, kind: Literal["floating", "integer", "bool"]) -> None:
+def check_dtype(
+    name: str, x: Any, kind: Literal["floating", "integer", "bool", "complex", "floating or complex", "real"]
+) -> None:
     """Refuse what is no tensor of a kind of dtype; complex numbers are not floating, bool is not integer.
+
+    "real" is floating or integer.
 
     Raises:
         TypeError: no tensor, or another dtype.
@@ -133,12 +137,13 @@ def check_dtype(name: str, x: Any, kind: Literal["floating", "integer", "bool"])
     TypeError: x: got torch.int64, expected a tensor of floating dtype
     """
     if isinstance(x, Tensor):
-        if kind == "floating":
-            fits = x.is_floating_point()
+        if x.is_floating_point():
+            own = ("floating", "floating or complex", "real")
+        elif x.is_complex():
+            own = ("complex", "floating or complex")
         else:
-            is_bool = x.dtype == torch.bool
-            fits = is_bool if kind == "bool" else not (is_bool or x.is_floating_point() or x.is_complex())
-        if fits:
+            own = ("bool",) if x.dtype == torch.bool else ("integer", "real")
+        if kind in own:
             return
     raise TypeError(f"{name}: got {getattr(x, 'dtype', type(x).__name__)}, expected a tensor of {kind} dtype")
 

@@ -44,6 +44,32 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Bad:
+    """One call that the library refuses: a good one with some of its arguments changed.
+
+    Attributes:
+        function: the library's function, also where the entry's `op` wraps it.
+        good: arguments by name that it accepts.
+        changes: what is put in their place.
+        error: TypeError or ValueError, exactly.
+        message: how the message begins, "name: got …" with all that was got.
+    """
+
+    function: Callable[..., Any]
+    good: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    error: type[Exception]
+    message: str
+
+
+def spoiled(
+    function: Callable[..., Any], good: Mapping[str, Any], *rows: tuple[Mapping[str, Any], type[Exception], str]
+) -> Callable[[], list[Bad]]:
+    """The bad inputs of one function, from rows of changes, error and message."""
+    return lambda: [Bad(function, good, *row) for row in rows]
+
+
+@dataclass(frozen=True)
 class OpInfo:
     """One operator.
 
@@ -54,6 +80,7 @@ class OpInfo:
         samples: a few samples in float64 whose inputs have shape (rows, ...) with at least two rows, away from kinks.
         extreme: samples at the edge of the domain (±inf, ties, huge values), where reference and op must still agree
             and no gradient may be NaN.
+        any_shape: whether it is elementwise, without a shape to refuse.
         dtypes: supported floating dtypes.
         tolerance: absolute and relative error allowed, in units of the dtype's eps.
         half_tolerance: the same for the half types, where a kernel may round what lies between.
@@ -66,6 +93,8 @@ class OpInfo:
     reference: Callable[..., np.ndarray]
     samples: Callable[[], Iterable[Sample]]
     extreme: Callable[[], Iterable[Sample]] = tuple
+    errors: Callable[[], Iterable[Bad]] = tuple
+    any_shape: bool = False
     dtypes: tuple[torch.dtype, ...] = ALL_DTYPES
     tolerance: float = 64.0
     half_tolerance: float = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from opinfo import OpInfo, Sample, as_users_call
+from opinfo import Bad, OpInfo, Sample, as_users_call
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -193,3 +194,55 @@ def test_cuda_agrees_with_cpu(info: OpInfo):
             for actual, expected in zip((on_device, *device_grads), (out, *grads)):
                 assert actual.is_cuda
                 torch.testing.assert_close(actual.cpu(), expected)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors(item)
+
+
+@every_op
+def test_bad_input_is_refused_by_name_and_left_alone(info: OpInfo):
+    for bad in info.errors():
+        arguments = {**bad.good, **bad.changes}
+        given = list(tensors(list(arguments.values())))
+        before = [x.clone() for x in given]
+        with as_users_call(), pytest.raises(bad.error) as caught:
+            bad.function(**arguments)
+        assert type(caught.value) is bad.error in (TypeError, ValueError)  # no subclass
+        message = str(caught.value)
+        assert message.startswith(bad.message), (bad.changes, message)
+        names, colon, got = bad.message.partition(": got ")
+        assert colon, bad.message
+        assert got, bad.message
+        assert ", expected " in message, message
+        known = inspect.signature(bad.function).parameters
+        assert all(name.split(".")[0] in known for name in names.split(", ")), (bad.message, [*known])
+        for x, old in zip(given, before):
+            torch.testing.assert_close(x, old, rtol=0, atol=0, equal_nan=True)
+
+
+def of_kind(bad: Bad) -> str:
+    """Whether a dtype, a shape, or an option is wrong."""
+    if not list(tensors(list(bad.changes.values()))):
+        return "option"
+    return "dtype" if bad.error is TypeError else "shape" if "shape" in bad.message else "value"
+
+
+@every_op
+def test_bad_inputs_are_of_every_kind_that_the_operator_can_refuse(info: OpInfo):
+    listed = list(info.errors())
+    assert listed
+    kinds = {of_kind(bad) for bad in listed}
+    function, good = listed[0].function, listed[0].good
+    assert inspect.unwrap(function).__module__.startswith("kexue_lib.")
+    defaults = [p.default for p in inspect.signature(function).parameters.values()]
+    has_options = any(type(value) in (int, float, str) for value in [*defaults, *good.values()])
+    has_tensors = bool(list(tensors(list(good.values()))))
+    wanted = {"dtype": has_tensors, "shape": has_tensors and not info.any_shape, "option": has_options}
+    assert {kind for kind, is_wanted in wanted.items() if is_wanted} <= kinds
+    with as_users_call():
+        function(**good)

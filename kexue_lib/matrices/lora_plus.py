@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kexue_lib._arguments import check_integer, check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib.matrices.lora_gradient import LoRAPair, lora_gradients, lora_pairs
 
@@ -94,6 +94,8 @@ def sign_step_contributions(
     >>> [float(term) for term in sign_step_contributions(2 * eye, eye, eye, lr_B=16.0)]
     [-4.0, -64.0]
     """
+    for name, rate in (("lr_A", lr_A), ("lr_B", lr_B)):
+        check_number(name, rate, above=-math.inf, below=math.inf)
     G_A, G_B = lora_gradients(G, A, B, scale)
     return -lr_A * G_A.abs().sum((-2, -1)), -lr_B * G_B.abs().sum((-2, -1))
 
@@ -131,8 +133,13 @@ def feature_update_terms(
     >>> [float(d) for d in feature_update_terms(one, 2 * one, 3 * one, 0.5 * one, 0.1 * one)]
     [1.5, 0.2..., 0.05...]
     """
-    n, r, m = A.shape[0], A.shape[1], B.shape[1]
-    for name, tensor, shape in (("x", x, ("...", n)), ("B", B, (r, m)), ("dA", dA, (n, r)), ("dB", dB, (r, m))):
+    for name, tensor in (("x", x), ("A", A), ("B", B), ("dA", dA), ("dB", dB)):
+        check_dtype(name, tensor, "floating")
+    check_number("scale", scale, above=-math.inf, below=math.inf)
+    check_shape("A", A, ("n", "r"))
+    check_shape("B", B, (A.shape[1], "m"), "as A has columns")
+    (n, r), m = A.shape, B.shape[1]
+    for name, tensor, shape in (("x", x, ("...", n)), ("dA", dA, (n, r)), ("dB", dB, (r, m))):
         check_shape(name, tensor, shape, f"beside A of shape {(n, r)}")
     moved = x @ dA
     return scale * (moved @ B), scale * (x @ A @ dB), scale * (moved @ dB)

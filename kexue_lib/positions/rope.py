@@ -220,6 +220,10 @@ def apply_rotary(
     tensor([[-0., 1.]])
     """
     check_one_of("layout", layout, _LAYOUTS)
+    for name, tensor in (("x", x), ("cos", cos), ("sin", sin)):
+        check_dtype(name, tensor, "floating")
+        check_shape(name, tensor, ("...", "n", "d"))
+    check_shape("sin", sin, ("...", cos.shape[-1]), "as cos has")
     rotary_dim = 2 * cos.shape[-1]
     if rotary_dim > x.shape[-1]:
         raise ValueError(f"cos: got rotary dimension {rotary_dim}, expected at most {x.shape[-1]}, the width of x")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy.special import softmax
 
 from kexue_lib.attention.core import attention
@@ -36,12 +36,34 @@ def queries_keys_values() -> Iterator[Sample]:
         yield Sample(inputs, {"causal": causal, "window": window})
 
 
+ONES = torch.ones(1, 2, 3, 4)
+REFUSED = {
+    "attention": spoiled(
+        attention,
+        {"query": ONES, "key": ONES, "value": ONES},
+        ({"query": ONES.long()}, TypeError, "query: got torch.int64"),
+        ({"value": ONES.cfloat()}, TypeError, "value: got torch.complex64"),
+        ({"key": [1.0]}, TypeError, "key: got list"),
+        ({"query": ONES[:, :1].expand(1, 3, 3, 4)}, ValueError, "query: got 3 heads"),
+        ({"key": ONES[..., :3]}, ValueError, "key: got head dimension 3"),
+        ({"value": ONES[..., :2, :]}, ValueError, "value: got length 2"),
+        ({"value": ONES[:, :1]}, ValueError, "value: got number of heads 1"),
+        ({"query": ONES[0, 0, 0]}, ValueError, "query: got shape (4,)"),
+        ({"mask": torch.ones(3, 3, dtype=torch.long)}, TypeError, "mask: got torch.int64"),
+        ({"window": 0}, ValueError, "window: got 0"),
+        ({"window": -1}, ValueError, "window: got -1"),
+        ({"scale": "1"}, TypeError, "scale: got '1'"),
+        ({"dropout": 1.5}, ValueError, "dropout: got 1.5"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "attention",
         attention,
         dense_attention,
         queries_keys_values,
+        errors=REFUSED["attention"],
         # PyTorch's fused kernels round the weights to the half type, and have neither second nor forward derivatives.
         half_tolerance=8.0,
         second_derivative=False,

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.attention import nbce
 
@@ -136,6 +136,49 @@ def entropies() -> Iterator[Sample]:
     yield Sample((torch.randn(2, 6, dtype=torch.float64, generator=generator).log_softmax(-1),))
 
 
+ROWS, PRIOR = torch.ones(3, 5), torch.ones(5)
+REFUSED = {
+    "merge": spoiled(
+        nbce.nbce_logits,
+        {"context_logits": ROWS, "prior_logits": PRIOR},
+        ({"context_logits": ROWS.long()}, TypeError, "context_logits: got torch.int64"),
+        ({"prior_logits": PRIOR.long()}, TypeError, "prior_logits: got torch.int64"),
+        ({"context_logits": ROWS[:0]}, ValueError, "context_logits: got shape (0, 5)"),
+        ({"prior_logits": torch.zeros(6)}, ValueError, "prior_logits: got shape (6,)"),
+        ({"prior_logits": None}, ValueError, "prior_logits: got None"),
+        ({"prior_logits": None, "pooling": "most_changed", "beta": 0}, ValueError, "prior_logits: got None"),
+        ({"pooling": "median"}, ValueError, "pooling: got 'median'"),
+        ({"beta": -1.5}, ValueError, "beta: got -1.5"),
+        ({"beta": math.nan}, ValueError, "beta: got nan"),
+        ({"top_p": 0.0}, ValueError, "top_p: got 0.0"),
+        ({"top_p": 1.5}, ValueError, "top_p: got 1.5"),
+        ({"top_k": 0}, ValueError, "top_k: got 0"),
+        ({"eta": -0.1}, ValueError, "eta: got -0.1"),
+        (
+            {"context_mask": torch.zeros(3, dtype=torch.bool)},
+            ValueError,
+            "context_mask: got a row without a present context",
+        ),
+        ({"context_mask": torch.ones(3)}, TypeError, "context_mask: got torch.float32"),
+        ({"context_mask": torch.ones(4, dtype=torch.bool)}, ValueError, "context_mask: got shape (4,)"),
+        ({"weights": PRIOR[:3]}, ValueError, "weights: got weights with pooling 'min_entropy'"),
+    ),
+    "entropy": spoiled(
+        nbce.entropy_of,
+        {"log_probs": ROWS.log_softmax(-1)},
+        ({"log_probs": ROWS.long()}, TypeError, "log_probs: got torch.int64"),
+        ({"log_probs": ROWS[:, :0]}, ValueError, "log_probs: got shape (3, 0)"),
+    ),
+    "divergence": spoiled(
+        nbce.divergence,
+        {"context_logits": ROWS, "prior_logits": PRIOR},
+        ({"context_logits": ROWS.long()}, TypeError, "context_logits: got torch.int64"),
+        ({"prior_logits": PRIOR.long()}, TypeError, "prior_logits: got torch.int64"),
+        ({"prior_logits": torch.zeros(6)}, ValueError, "prior_logits: got shape (6,)"),
+        ({"context_logits": ROWS[:0]}, ValueError, "context_logits: got shape (0, 5)"),
+    ),
+}
+
 OPS = [
     OpInfo(
         f"nbce_{pooling}",
@@ -143,18 +186,20 @@ OPS = [
         reference,
         partial(samples, pooling),
         partial(extreme, pooling),
+        errors=REFUSED["merge"],
         dtypes=(torch.float64, torch.float32),  # half types give float32: see test_nbce.py
         tolerance=256.0,
     )
     for pooling in ("mean", "max", "min_entropy", "mixture", "most_changed")
 ] + [
-    OpInfo("nbce_entropy", nbce.entropy_of, lambda row: np.asarray(shannon(row)), entropies),
+    OpInfo("nbce_entropy", nbce.entropy_of, lambda row: np.asarray(shannon(row)), entropies, errors=REFUSED["entropy"]),
     OpInfo(
         "nbce_divergence",
         nbce.divergence,
         jensen_shannon,
         changes,
         impossible,
+        errors=REFUSED["divergence"],
         dtypes=(torch.float64, torch.float32),
         tolerance=256.0,
     ),

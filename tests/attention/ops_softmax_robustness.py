@@ -10,7 +10,7 @@ from functools import partial
 import mpmath
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from scipy.special import softmax
 from scipy.stats import entropy
 
@@ -143,14 +143,115 @@ def exponential_cv2(name: str) -> Callable[[mpmath.mpf], mpmath.mpf]:
 
 
 FLOAT64 = {"dtypes": (torch.float64,), "tolerance": 256.0}
+ONES, FOUR = torch.ones(2, 4), torch.ones(4)
+REFUSED = {
+    "entropy": spoiled(
+        sr.softmax_entropy,
+        {"logits": ONES},
+        ({"logits": ONES.long()}, TypeError, "logits: got torch.int64"),
+        ({"logits": [1.0]}, TypeError, "logits: got list"),
+        ({"logits": ONES[:, :0]}, ValueError, "logits: got shape (2, 0)"),
+        ({"dim": 2}, ValueError, "dim: got 2"),
+        ({"dim": 1.5}, TypeError, "dim: got 1.5"),
+        ({"mask": torch.ones(2, 4, dtype=torch.int64)}, TypeError, "mask: got torch.int64"),
+        ({"mask": torch.ones(3, dtype=torch.bool)}, ValueError, "mask: got shape (3,)"),
+    ),
+    "number": spoiled(
+        sr.effective_number,
+        {"logits": ONES},
+        ({"logits": ONES.long()}, TypeError, "logits: got torch.int64"),
+        ({"logits": ONES[:, :0]}, ValueError, "logits: got shape (2, 0)"),
+        ({"dim": 2}, ValueError, "dim: got 2"),
+        ({"dim": True}, TypeError, "dim: got True"),
+    ),
+    "average": spoiled(
+        sr.attention_average,
+        {"scores": FOUR[:2], "values": ONES},
+        ({"scores": FOUR[:2].long()}, TypeError, "scores: got torch.int64"),
+        ({"values": ONES.cfloat()}, TypeError, "values: got torch.complex64"),
+        ({"scores": torch.zeros(3)}, ValueError, "values: got length 2"),
+        ({"scores": torch.tensor(1.0)}, ValueError, "scores: got shape ()"),
+        ({"values": FOUR}, ValueError, "values: got shape (4,)"),
+    ),
+    "moments": spoiled(
+        sr.perturbation_moments,
+        {"scores": FOUR[:2], "values": ONES, "cv2": 0.1},
+        ({"scores": FOUR[:2].long()}, TypeError, "scores: got torch.int64"),
+        ({"values": ONES.long()}, TypeError, "values: got torch.int64"),
+        ({"scores": torch.zeros(3)}, ValueError, "values: got length 2"),
+        ({"values": FOUR}, ValueError, "values: got shape (4,)"),
+        ({"cv2": "1"}, TypeError, "cv2: got '1'"),
+    ),
+    "stats": spoiled(
+        sr.attention_stats,
+        {"query": ONES, "key": ONES, "value": ONES},
+        ({"query": ONES.long()}, TypeError, "query: got torch.int64"),
+        ({"value": ONES.double()}, TypeError, "query, key, value: got torch.float32, torch.float32, torch.float64"),
+        ({"block_size": 0}, ValueError, "block_size: got 0"),
+        ({"key": ONES[:1]}, ValueError, "value: got length 2"),
+        ({"key": ONES[:, :3]}, ValueError, "key: got width 3"),
+        ({"query": FOUR}, ValueError, "query: got shape (4,)"),
+        (
+            {"query": ONES.expand(3, 2, 4), "key": ONES.expand(2, 2, 4)},
+            ValueError,
+            "query, key, value: got shapes (3, 2, 4), (2, 2, 4), (2, 4)",
+        ),
+        ({"mask": torch.ones(2, 2)}, TypeError, "mask: got torch.float32"),
+        ({"mask": torch.ones(3, 2, dtype=torch.bool)}, ValueError, "mask: got shape (3, 2)"),
+        ({"scale": torch.ones(3)}, ValueError, "scale: got shape (3,)"),
+        ({"scale": "1"}, TypeError, "scale: got '1'"),
+    ),
+    "noise": spoiled(
+        sr.noise_cv2,
+        {"distribution": "gaussian", "sigma": FOUR},
+        ({"distribution": "cauchy"}, ValueError, "distribution: got 'cauchy'"),
+        ({"sigma": -1.0}, ValueError, "sigma: got -1.0"),
+        ({"sigma": -FOUR}, ValueError, "sigma: got -1.0"),
+        ({"sigma": FOUR > 0}, TypeError, "sigma: got torch.bool"),
+        ({"sigma": FOUR.cfloat()}, TypeError, "sigma: got torch.complex64"),
+        ({"sigma": "1"}, TypeError, "sigma: got '1'"),
+    ),
+    "cosine": spoiled(
+        sr.cosine_entropy_deficit,
+        {"tau": FOUR},
+        ({"tau": 0.0}, ValueError, "tau: got 0.0"),
+        ({"tau": -FOUR}, ValueError, "tau: got -1.0"),
+        ({"tau": FOUR.cfloat()}, TypeError, "tau: got torch.complex64"),
+    ),
+    "gaussian": spoiled(
+        sr.gaussian_entropy,
+        {"n": 5, "sigma": FOUR},
+        ({"n": 0}, ValueError, "n: got 0"),
+        ({"n": "5"}, TypeError, "n: got '5'"),
+        ({"sigma": -1.0}, ValueError, "sigma: got -1.0"),
+        ({"sigma": FOUR.cfloat()}, TypeError, "sigma: got torch.complex64"),
+    ),
+    "sphere": spoiled(
+        sr.sphere_entropy_deficit,
+        {"lam": FOUR, "d": 8},
+        ({"d": 1}, ValueError, "d: got 1"),
+        ({"d": 8.0}, TypeError, "d: got 8.0"),
+        ({"lam": -1.0}, ValueError, "lam: got -1.0"),
+        ({"lam": FOUR.cfloat()}, TypeError, "lam: got torch.complex64"),
+        ({"method": "saddle"}, ValueError, "method: got 'saddle'"),
+    ),
+}
+
 OPS = [
-    OpInfo("softmax_entropy", sr.softmax_entropy, lambda x: np.asarray(entropy(softmax(x))), logits),
+    OpInfo(
+        "softmax_entropy",
+        sr.softmax_entropy,
+        lambda x: np.asarray(entropy(softmax(x))),
+        logits,
+        errors=REFUSED["entropy"],
+    ),
     OpInfo(
         "softmax_entropy_extreme",
         sr.softmax_entropy,
         lambda x: np.asarray(entropy(probabilities(x)) if np.isfinite(x).any() else 0.0),
         logits,
         extreme_logits,
+        errors=REFUSED["entropy"],
         half_tolerance=4.0,
     ),
     OpInfo(
@@ -159,14 +260,18 @@ OPS = [
         lambda x: np.asarray(1 / (probabilities(x) ** 2).sum() if np.isfinite(x).any() else 0.0),
         logits,
         extreme_logits,
+        errors=REFUSED["number"],
     ),
-    OpInfo("attention_average", sr.attention_average, lambda s, v: softmax(s) @ v, with_values()),
+    OpInfo(
+        "attention_average", sr.attention_average, lambda s, v: softmax(s) @ v, with_values(), errors=REFUSED["average"]
+    ),
     *(
         OpInfo(
             f"perturbation_{name}",
             lambda s, v, cv2, i=i: sr.perturbation_moments(s, v, cv2)[i],
             lambda s, v, cv2, i=i: moments(s, v, cv2)[i],
             with_values(cv2=0.3),
+            errors=REFUSED["moments"],
             half_tolerance=8.0,
         )
         for i, name in enumerate(("bias", "variance"))
@@ -178,6 +283,7 @@ OPS = [
             partial(dense_field, field=field),
             queries,
             far_queries,
+            errors=REFUSED["stats"],
             half_tolerance=8.0,  # keys and values are rounded to the half type
             forward_mode=False,
         )
@@ -189,6 +295,8 @@ OPS = [
             partial(sr.noise_cv2, name),
             digits(exponential_cv2(name)),
             positive(1e-6, 1e-2, 0.1, 0.3, 0.5),
+            errors=REFUSED["noise"],
+            any_shape=True,
             forward_mode=name != "gumbel",
             second_derivative=name != "gumbel",
             **FLOAT64,
@@ -200,6 +308,8 @@ OPS = [
         sr.cosine_entropy_deficit,
         digits(specht),
         positive(0.05, 0.3, 0.9, 1.1, 2.0, 30.0),
+        errors=REFUSED["cosine"],
+        any_shape=True,
         **FLOAT64,
     ),
     OpInfo(
@@ -207,6 +317,8 @@ OPS = [
         lambda sigma: sr.gaussian_entropy(1000, sigma),
         digits(lambda s: max(mpmath.log(1000) - s**2 / 2, mpmath.mpf(0))),
         positive(0.1, 1.0, 3.0, 5.0),
+        errors=REFUSED["gaussian"],
+        any_shape=True,
         **FLOAT64,
     ),
     *(
@@ -215,6 +327,8 @@ OPS = [
             partial(sr.sphere_entropy_deficit, method=method),
             digits(reference),
             positive(0.05, 0.3, 1.0, 4.0, d=16),
+            errors=REFUSED["sphere"],
+            any_shape=True,
             **FLOAT64,
         )
         for method, reference in (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy.special import logsumexp
 
 from kexue_lib.attention.tied_embedding import linear_cross_entropy
@@ -39,6 +39,28 @@ def large() -> Iterator[Sample]:
     yield Sample((hidden,), {"scale": math.pi, "z_loss": 0.0}, {"targets": torch.tensor([1, 3])})
 
 
+HIDDEN, TABLE, TARGETS = torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 1])
+REFUSED = {
+    "loss": spoiled(
+        linear_cross_entropy,
+        {"hidden": HIDDEN, "weight": TABLE, "targets": TARGETS},
+        ({"hidden": HIDDEN.long()}, TypeError, "hidden: got torch.int64"),
+        ({"weight": TABLE.double()}, TypeError, "weight: got torch.float64"),
+        ({"weight": TABLE[:, :2]}, ValueError, "weight: got shape (4, 2)"),
+        ({"targets": TARGETS.double()}, TypeError, "targets: got torch.float64"),
+        ({"targets": TARGETS[:1]}, ValueError, "targets: got shape (1,)"),
+        ({"targets": torch.tensor([0, 4])}, ValueError, "targets: got 4"),
+        ({"targets": torch.tensor([0, -1])}, ValueError, "targets: got -1"),
+        ({"bias": torch.ones(3)}, ValueError, "bias: got shape (3,)"),
+        ({"ignore_index": "1"}, TypeError, "ignore_index: got '1'"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: got 0"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: got 1.5"),
+        ({"soft_cap": 0.0}, ValueError, "soft_cap: got 0.0"),
+        ({"z_loss": -1.0}, ValueError, "z_loss: got -1.0"),
+        ({"reduction": "max"}, ValueError, "reduction: got 'max'"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "linear_cross_entropy",
@@ -46,6 +68,7 @@ OPS = [
         all_logits,
         rows,
         large,
+        errors=REFUSED["loss"],
         half_tolerance=16.0,  # the logits are products of the half type
         second_derivative=False,
         forward_mode=False,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy import integrate, optimize
 from torch import Tensor
 
@@ -101,12 +101,73 @@ def expanded_factor(samples: np.ndarray, num_frequencies: int) -> np.ndarray:
     return np.stack((np.real(series), np.imag(series)), -1)
 
 
+COEFFICIENTS, HALVES = torch.ones(3), torch.ones(4) / 2
+REFUSED = {
+    "autocorrelation": spoiled(
+        fourier_density.autocorrelation,
+        {"a": COEFFICIENTS},
+        ({"a": COEFFICIENTS.long()}, TypeError, "a: got torch.int64"),
+        ({"a": COEFFICIENTS[:0]}, ValueError, "a: got shape (0,)"),
+    ),
+    "log_prob": spoiled(
+        fourier_density.periodic_log_prob,
+        {"a": COEFFICIENTS, "x": HALVES},
+        ({"a": COEFFICIENTS.long()}, TypeError, "a: got torch.int64"),
+        ({"a": COEFFICIENTS[:0]}, ValueError, "a: got shape (0,)"),
+        ({"a": [1.0]}, TypeError, "a: got list"),
+        ({"x": HALVES.long()}, TypeError, "x: got torch.int64"),
+        ({"a": torch.ones(2, 2)}, ValueError, "x: got shape (4,)"),
+        ({"x": torch.tensor(0.5)}, ValueError, "x: got shape ()"),
+    ),
+    "prob": spoiled(
+        fourier_density.periodic_prob,
+        {"a": COEFFICIENTS, "x": HALVES},
+        ({"a": COEFFICIENTS.long()}, TypeError, "a: got torch.int64"),
+        ({"a": COEFFICIENTS[:0]}, ValueError, "a: got shape (0,)"),
+        ({"a": [1.0]}, TypeError, "a: got list"),
+        ({"x": HALVES.long()}, TypeError, "x: got torch.int64"),
+        ({"a": torch.ones(2, 2)}, ValueError, "x: got shape (4,)"),
+        ({"x": torch.tensor(0.5)}, ValueError, "x: got shape ()"),
+    ),
+    "cdf": spoiled(
+        fourier_density.periodic_cdf,
+        {"a": COEFFICIENTS, "x": HALVES},
+        ({"a": COEFFICIENTS.long()}, TypeError, "a: got torch.int64"),
+        ({"a": COEFFICIENTS[:0]}, ValueError, "a: got shape (0,)"),
+        ({"a": [1.0]}, TypeError, "a: got list"),
+        ({"x": HALVES.long()}, TypeError, "x: got torch.int64"),
+        ({"a": torch.ones(2, 2)}, ValueError, "x: got shape (4,)"),
+        ({"x": torch.tensor(0.5)}, ValueError, "x: got shape ()"),
+    ),
+    "icdf": spoiled(
+        fourier_density.periodic_icdf,
+        {"a": COEFFICIENTS, "u": HALVES},
+        ({"a": COEFFICIENTS.long()}, TypeError, "a: got torch.int64"),
+        ({"a": COEFFICIENTS[:0]}, ValueError, "a: got shape (0,)"),
+        ({"a": [1.0]}, TypeError, "a: got list"),
+        ({"u": HALVES.long()}, TypeError, "u: got torch.int64"),
+        ({"a": torch.ones(2, 2)}, ValueError, "u: got shape (4,)"),
+        ({"u": torch.tensor(0.5)}, ValueError, "u: got shape ()"),
+    ),
+    "factor": spoiled(
+        fourier_density.spectral_factor,
+        {"density": torch.ones(9), "num_frequencies": 2},
+        ({"density": torch.ones(9, dtype=torch.int64)}, TypeError, "density: got torch.int64"),
+        ({"density": torch.tensor(1.0)}, ValueError, "density: got shape ()"),
+        ({"density": torch.ones(4)}, ValueError, "density: got 4 samples"),
+        ({"density": torch.zeros(9)}, ValueError, "density: got a smallest value of 0.0"),
+        ({"num_frequencies": 1.5}, TypeError, "num_frequencies: got 1.5"),
+        ({"num_frequencies": -1}, ValueError, "num_frequencies: got -1"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "autocorrelation",
         lambda re, im: pairs(fourier_density.autocorrelation(complex_coefficients(re, im)), re.dtype),
         summed_autocorrelation,
         lambda: [Sample(coefficients(n, n)) for n in (0, 1, 2, 5)],
+        errors=REFUSED["autocorrelation"],
     ),
     OpInfo(
         "periodic_log_prob",
@@ -114,6 +175,7 @@ OPS = [
         pointwise(lambda a, x: math.log(density(a, x))),
         at_points(-1, 1),
         at_the_ends(-1.0, 0.0, 1.0),
+        errors=REFUSED["log_prob"],
     ),
     OpInfo(
         "periodic_prob",
@@ -121,6 +183,7 @@ OPS = [
         pointwise(density),
         at_points(-1, 1),
         at_the_ends(-1.0, 0.0, 1.0),
+        errors=REFUSED["prob"],
     ),
     OpInfo(
         "periodic_cdf",
@@ -128,6 +191,7 @@ OPS = [
         pointwise(mass_below),
         at_points(-1, 1),
         at_the_ends(-1.0, 0.0, 1.0),
+        errors=REFUSED["cdf"],
     ),
     OpInfo(
         "periodic_icdf",
@@ -135,6 +199,7 @@ OPS = [
         pointwise(quantile),
         at_points(0.02, 0.98),
         at_the_ends(0.0, 0.5, 1.0),
+        errors=REFUSED["icdf"],
         second_derivative=False,
     ),
     OpInfo(
@@ -142,6 +207,7 @@ OPS = [
         lambda p, num_frequencies: pairs(fourier_density.spectral_factor(p, num_frequencies), p.dtype),
         expanded_factor,
         factors,
+        errors=REFUSED["factor"],
         dtypes=WIDE,
         tolerance=512.0,
         vmap=False,

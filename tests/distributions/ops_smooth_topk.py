@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
@@ -113,6 +113,69 @@ def distant_targets() -> Iterator[Sample]:
         yield Sample((x,), {"k": k}, {"target": torch.tensor([1, 2])})
 
 
+X = torch.zeros(2, 4)
+GOOD = {"x": X, "k": 2}
+SCORES_OR_K = [
+    ({"x": X.long()}, TypeError, "x: got torch.int64"),
+    ({"x": [1.0, 2.0], "k": 1}, TypeError, "x: got list"),
+    ({"x": X[:, :0], "k": 1}, ValueError, "x: got shape (2, 0)"),
+    ({"x": X[0, 0], "k": 1}, ValueError, "x: got shape ()"),
+    ({"k": 2.0}, TypeError, "k: got 2.0"),
+    ({"k": True}, TypeError, "k: got True"),
+    ({"k": 0}, ValueError, "k: got 0"),
+    ({"k": 5}, ValueError, "k: got 5"),
+]
+REFUSED = {
+    "grad_topk": spoiled(
+        smooth_topk.grad_topk,
+        GOOD,
+        *SCORES_OR_K,
+        ({"tau": 0.0}, ValueError, "tau: got 0.0"),
+        ({"tau": math.nan}, ValueError, "tau: got nan"),
+    ),
+    "log_partition": spoiled(
+        smooth_topk.log_partition,
+        GOOD,
+        *SCORES_OR_K,
+    ),
+    "elementary": spoiled(
+        smooth_topk.log_elementary_symmetric,
+        GOOD,
+        *SCORES_OR_K,
+    ),
+    "loss": spoiled(
+        smooth_topk.topk_cross_entropy,
+        {**GOOD, "target": torch.tensor([0, 1])},
+        *SCORES_OR_K,
+        ({"tau": math.inf}, ValueError, "tau: got inf"),
+        ({"target": torch.zeros(2)}, TypeError, "target: got torch.float32"),
+        ({"target": 1}, TypeError, "target: got int"),
+        ({"target": torch.tensor([0])}, ValueError, "target: got shape (1,)"),
+        ({"reduction": "max"}, ValueError, "reduction: got 'max'"),
+    ),
+    "threshold": spoiled(
+        smooth_topk.threshold,
+        GOOD,
+        *SCORES_OR_K,
+        ({"f": "tanh"}, ValueError, "f: got 'tanh'"),
+        ({"k": 4}, ValueError, "k: got 4"),
+        ({"k": 4, "f": "laplace"}, ValueError, "k: got 4"),
+    ),
+    "thre_topk": spoiled(
+        smooth_topk.thre_topk,
+        GOOD,
+        *SCORES_OR_K,
+        ({"tau": -1.0}, ValueError, "tau: got -1.0"),
+        ({"f": "tanh"}, ValueError, "f: got 'tanh'"),
+    ),
+    "iterative": spoiled(
+        smooth_topk.iterative_topk,
+        GOOD,
+        *SCORES_OR_K,
+        ({"variant": "other"}, ValueError, "variant: got 'other'"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "grad_topk",
@@ -120,6 +183,7 @@ OPS = [
         enumerated_marginals,
         choosing(tau=0.7),
         choosing_at_the_edge(),
+        errors=REFUSED["grad_topk"],
     ),
     OpInfo(
         "log_partition",
@@ -127,6 +191,7 @@ OPS = [
         enumerated_log_partition,
         choosing(),
         choosing_at_the_edge(),
+        errors=REFUSED["log_partition"],
     ),
     OpInfo(
         "log_elementary_symmetric",
@@ -134,6 +199,7 @@ OPS = [
         lambda x, k: np.stack([enumerated_log_partition(x, j) for j in range(k + 1)]),
         choosing(),
         choosing_at_the_edge(),
+        errors=REFUSED["elementary"],
     ),
     OpInfo(
         "topk_cross_entropy",
@@ -141,12 +207,14 @@ OPS = [
         enumerated_loss,
         with_targets(choosing(tau=0.7)),
         distant_targets,
+        errors=REFUSED["loss"],
     ),
     OpInfo(
         "threshold",
         smooth_topk.threshold,
         bracketed_threshold,
         choosing(f="sigmoid"),
+        errors=REFUSED["threshold"],
     ),
     *(
         OpInfo(
@@ -155,6 +223,7 @@ OPS = [
             partial(bracketed_topk, f=f),
             choosing(tau=0.7),
             choosing_at_the_edge(),
+            errors=REFUSED["thre_topk"],
             second_derivative=f == "sigmoid",
         )
         for f in RESPONSE
@@ -165,6 +234,7 @@ OPS = [
             partial(smooth_topk.iterative_topk, variant=variant),
             partial(looped_iteration, variant=variant),
             choosing(),
+            errors=REFUSED["iterative"],
         )
         for variant in ("shift", "weighted")
     ),

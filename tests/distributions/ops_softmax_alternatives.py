@@ -11,7 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from scipy import integrate, special, stats
 
 from kexue_lib.distributions import softmax_alternatives as sa
@@ -130,16 +130,129 @@ def with_alphas() -> Iterator[Sample]:
         yield Sample((*scores(n, spread, seed), torch.tensor([[1.2], [1.7]], dtype=torch.float64)))
 
 
+X, TARGET = torch.zeros(2, 3), torch.tensor([0, 1])
+GOOD = {"x": X}
+SCORES = [
+    ({"x": X.long()}, TypeError, "x: got torch.int64"),
+    ({"x": X.cfloat()}, TypeError, "x: got torch.complex64"),
+    ({"dim": 2}, ValueError, "dim: got 2"),
+    ({"dim": 1.5}, TypeError, "dim: got 1.5"),
+    ({"x": X[:, :0]}, ValueError, "x: got shape (2, 0)"),
+]
+ROWS = [
+    ({"x": X.long()}, TypeError, "x: got torch.int64"),
+    ({"x": X[:, :0]}, ValueError, "x: got shape (2, 0)"),
+    ({"x": X[0, 0]}, ValueError, "x: got shape ()"),
+    ({"target": torch.tensor([0, 3])}, ValueError, "target: got values from 0 to 3"),
+    ({"target": torch.tensor([-1, 0])}, ValueError, "target: got values from -1 to 0"),
+    ({"target": torch.tensor([0])}, ValueError, "target: got shape (1,)"),
+    ({"target": torch.zeros(2, dtype=torch.int32)}, TypeError, "target: got torch.int32"),
+    ({"reduction": "max"}, ValueError, "reduction: got 'max'"),
+    ({"ignore_index": "1"}, TypeError, "ignore_index: got '1'"),
+]
+REFUSED = {
+    "sparsemax": spoiled(
+        sa.sparsemax,
+        GOOD,
+        *SCORES,
+    ),
+    "entmax15": spoiled(
+        sa.entmax15,
+        GOOD,
+        *SCORES,
+    ),
+    "entmax": spoiled(
+        sa.entmax,
+        GOOD,
+        *SCORES,
+        ({"alpha": 0.5}, ValueError, "alpha: got 0.5"),
+        ({"alpha": math.inf}, ValueError, "alpha: got inf"),
+        ({"alpha": "1.5"}, TypeError, "alpha: got '1.5'"),
+        ({"alpha": torch.tensor([1.2, 1.3, 1.4])}, ValueError, "alpha: got shape (3,)"),
+        ({"alpha": torch.tensor(2)}, TypeError, "alpha: got torch.int64"),
+        ({"alpha": torch.tensor([[1.5], [2.5]])}, ValueError, "alpha: got a tensor with 2.5"),
+        ({"alpha": torch.tensor(math.nan)}, ValueError, "alpha: got a tensor with nan"),
+    ),
+    "entmax_loss": spoiled(
+        sa.entmax_loss,
+        {**GOOD, "target": TARGET},
+        *ROWS,
+        ({"target": torch.zeros(2)}, ValueError, "target: got shape (2,)"),
+        ({"alpha": 0.5}, ValueError, "alpha: got 0.5"),
+    ),
+    "sparse": spoiled(
+        sa.sparse_softmax,
+        {**GOOD, "k": 2},
+        *SCORES,
+        ({"k": 4}, ValueError, "k: got 4"),
+        ({"k": 0}, ValueError, "k: got 0"),
+        ({"k": 1.0}, TypeError, "k: got 1.0"),
+    ),
+    "sparse_loss": spoiled(
+        sa.sparse_softmax_loss,
+        {**GOOD, "k": 2, "target": TARGET},
+        *ROWS,
+        ({"target": X}, TypeError, "target: got torch.float32"),
+        ({"k": 4}, ValueError, "k: got 4"),
+    ),
+    "taylor": spoiled(
+        sa.taylor_softmax,
+        GOOD,
+        *SCORES,
+        ({"order": 3}, ValueError, "order: got 3"),
+        ({"order": 0}, ValueError, "order: got 0"),
+        ({"order": 2.0}, TypeError, "order: got 2.0"),
+    ),
+    "margin": spoiled(
+        sa.margin_cross_entropy,
+        {"cos": X, "target": TARGET},
+        ({"cos": X.long()}, TypeError, "cos: got torch.int64"),
+        ({"cos": X[:, :0]}, ValueError, "cos: got shape (2, 0)"),
+        ({"target": torch.tensor([0, 3])}, ValueError, "target: got values from 0 to 3"),
+        ({"target": X}, TypeError, "target: got torch.float32"),
+        ({"tau": 0.0}, ValueError, "tau: got 0.0"),
+        ({"margin": "1"}, TypeError, "margin: got '1'"),
+        ({"margin": math.nan}, ValueError, "margin: got nan"),
+        ({"reduction": "max"}, ValueError, "reduction: got 'max'"),
+    ),
+    "perturb": spoiled(
+        sa.perturb_max,
+        GOOD,
+        *SCORES,
+        ({"noise": "cauchy"}, ValueError, "noise: got 'cauchy'"),
+        ({"num_points": 1}, ValueError, "num_points: got 1"),
+    ),
+}
+
 OPS = [
-    OpInfo("sparsemax", sa.sparsemax, partial(bisected, alpha=2.0), rows_of_scores(), at_the_edge()),
-    OpInfo("entmax15", sa.entmax15, partial(bisected, alpha=1.5), rows_of_scores(), at_the_edge()),
+    OpInfo(
+        "sparsemax",
+        sa.sparsemax,
+        partial(bisected, alpha=2.0),
+        rows_of_scores(),
+        at_the_edge(),
+        errors=REFUSED["sparsemax"],
+    ),
+    OpInfo(
+        "entmax15",
+        sa.entmax15,
+        partial(bisected, alpha=1.5),
+        rows_of_scores(),
+        at_the_edge(),
+        errors=REFUSED["entmax15"],
+    ),
     *(
         OpInfo(
-            f"entmax_{alpha}", partial(sa.entmax, alpha=alpha), partial(bisected, alpha=alpha), rows_of_scores(), edge
+            f"entmax_{alpha}",
+            partial(sa.entmax, alpha=alpha),
+            partial(bisected, alpha=alpha),
+            rows_of_scores(),
+            edge,
+            errors=REFUSED["entmax"],
         )
         for alpha, edge in ((1.0, at_the_edge()), (1.05, tuple), (1.25, at_the_edge()), (1.8, at_the_edge()))
     ),
-    OpInfo("entmax_tensor_alpha", sa.entmax, bisected, with_alphas),
+    OpInfo("entmax_tensor_alpha", sa.entmax, bisected, with_alphas, errors=REFUSED["entmax"]),
     *(
         OpInfo(
             f"entmax_loss_{alpha}",
@@ -147,6 +260,7 @@ OPS = [
             partial(exact_loss, alpha=alpha),
             rows_of_scores(target=True),
             losses_at_the_edge,
+            errors=REFUSED["entmax_loss"],
         )
         for alpha in (1.3, 1.5, 2.0)
     ),
@@ -155,17 +269,31 @@ OPS = [
         partial(sa.entmax_loss, reduction="none"),
         exact_loss,
         rows_of_distributions,
+        errors=REFUSED["entmax_loss"],
         dtypes=(torch.float64,),
     ),
-    OpInfo("sparse_softmax", sa.sparse_softmax, sorted_softmax, lambda: [Sample(scores(5, 1.0, 0), {"k": 3})]),
+    OpInfo(
+        "sparse_softmax",
+        sa.sparse_softmax,
+        sorted_softmax,
+        lambda: [Sample(scores(5, 1.0, 0), {"k": 3})],
+        errors=REFUSED["sparse"],
+    ),
     OpInfo(
         "sparse_softmax_loss",
         partial(sa.sparse_softmax_loss, reduction="none"),
         sorted_softmax_loss,
         lambda: [Sample(scores(5, 1.0, 0), {"k": 3}, {"target": torch.tensor([0, 4])})],
+        errors=REFUSED["sparse_loss"],
     ),
     *(
-        OpInfo(f"taylor_softmax_{order}", partial(sa.taylor_softmax, order=order), partial(taylor, order=order), rows)
+        OpInfo(
+            f"taylor_softmax_{order}",
+            partial(sa.taylor_softmax, order=order),
+            partial(taylor, order=order),
+            rows,
+            errors=REFUSED["taylor"],
+        )
         for order, rows in ((2, rows_of_scores()), (6, rows_of_scores()))
     ),
     OpInfo(
@@ -173,6 +301,7 @@ OPS = [
         partial(sa.margin_cross_entropy, margin=0.3, tau=0.5, reduction="none"),
         partial(margin_loss, margin=0.3, tau=0.5),
         rows_of_scores(target=True),
+        errors=REFUSED["margin"],
     ),
     *(
         OpInfo(
@@ -180,6 +309,7 @@ OPS = [
             partial(sa.perturb_max, noise=noise),
             partial(integrated, noise=noise),
             rows_of_scores(),
+            errors=REFUSED["perturb"],
             tolerance=1e6 if noise == "logistic" else 64.0 * 100,
             dtypes=(torch.float64,),
         )

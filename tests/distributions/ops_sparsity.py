@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from scipy import stats
 
 from kexue_lib.distributions import sparsity
@@ -115,15 +115,95 @@ POWERS = (2.0, 1.0, 0.5, 0.0, -1.0, -2.5, math.inf, -math.inf)
 RATIOS = ((1.0, 2.0), (0.5, 2.0), (2.0, 4.0), (0.25, 0.75), (1.0, math.inf))
 ORDERS = (0.0, 0.5, 1.0, 2.0, 3.5, math.inf)
 
+X, nan, inf = torch.ones(2, 3), math.nan, math.inf
+GOOD = {"x": X}
+VECTORS = [
+    ({"x": X.long()}, TypeError, "x: got torch.int64"),
+    ({"x": X.cfloat()}, TypeError, "x: got torch.complex64"),
+    ({"x": [1.0]}, TypeError, "x: got list"),
+    ({"x": X[:, :0]}, ValueError, "x: got shape (2, 0), which is empty in dim -1"),
+    ({"x": X[0, :0]}, ValueError, "x: got shape (0,), which is empty in dim -1"),
+    ({"dim": 2}, ValueError, "dim: got 2"),
+    ({"dim": (0, -2)}, ValueError, "dim: got (0, -2)"),
+    ({"dim": 1.0}, TypeError, "dim: got 1.0"),
+]
+ALPHA = [
+    ({"p": X.int()}, TypeError, "p: got torch.int32"),
+    ({"p": [1.0]}, TypeError, "p: got list"),
+    ({"p": X[:, :0]}, ValueError, "p: got shape (2, 0), which is empty in dim -1"),
+    ({"p": X[:0], "dim": None}, ValueError, "p: got shape (0, 3), which is empty in dim None"),
+    ({"alpha": -0.1}, ValueError, "alpha: got -0.1"),
+    ({"alpha": nan}, ValueError, "alpha: got nan"),
+    ({"dim": 2}, ValueError, "dim: got 2"),
+]
+REFUSED = {
+    "power_mean": spoiled(
+        sparsity.power_mean,
+        {**GOOD, "p": 2.0},
+        *VECTORS,
+        ({"p": "2"}, TypeError, "p: got '2'"),
+        ({"p": nan}, ValueError, "p: got nan"),
+    ),
+    "norm_ratio": spoiled(
+        sparsity.norm_ratio,
+        GOOD,
+        *VECTORS,
+        ({"q": 2.0}, ValueError, "q, p: got 2.0 and 2.0"),
+        ({"q": 3.0}, ValueError, "q, p: got 3.0 and 2.0"),
+        ({"q": 0.0}, ValueError, "q, p: got 0.0 and 2.0"),
+        ({"q": -1.0}, ValueError, "q, p: got -1.0 and 2.0"),
+        ({"p": nan}, ValueError, "p: got nan"),
+        ({"q": True}, TypeError, "q: got True"),
+        ({"q": inf, "p": inf}, ValueError, "q, p: got inf and inf"),
+    ),
+    "gini": spoiled(
+        sparsity.gini,
+        GOOD,
+        *VECTORS,
+    ),
+    "hoyer": spoiled(
+        sparsity.hoyer,
+        GOOD,
+        *VECTORS,
+    ),
+    "theil": spoiled(
+        sparsity.theil,
+        GOOD,
+        *VECTORS,
+    ),
+    "renyi": spoiled(
+        sparsity.renyi_entropy,
+        {"p": X / 3},
+        *ALPHA,
+    ),
+    "number": spoiled(
+        sparsity.effective_number,
+        {"p": X / 3},
+        *ALPHA,
+    ),
+}
+
 OPS = [
-    *(OpInfo(f"power_mean_{p}", sparsity.power_mean, power_mean, vectors(p=p), edges(p=p)) for p in POWERS),
     *(
-        OpInfo(f"norm_ratio_{q}_{p}", sparsity.norm_ratio, norm_ratio, vectors(q=q, p=p), edges(q=q, p=p))
+        OpInfo(
+            f"power_mean_{p}", sparsity.power_mean, power_mean, vectors(p=p), edges(p=p), errors=REFUSED["power_mean"]
+        )
+        for p in POWERS
+    ),
+    *(
+        OpInfo(
+            f"norm_ratio_{q}_{p}",
+            sparsity.norm_ratio,
+            norm_ratio,
+            vectors(q=q, p=p),
+            edges(q=q, p=p),
+            errors=REFUSED["norm_ratio"],
+        )
         for q, p in RATIOS
     ),
-    OpInfo("gini", sparsity.gini, gini, vectors(), edges()),
-    OpInfo("hoyer", sparsity.hoyer, hoyer, vectors(), edges()),
-    OpInfo("theil", sparsity.theil, theil, vectors(), edges()),
+    OpInfo("gini", sparsity.gini, gini, vectors(), edges(), errors=REFUSED["gini"]),
+    OpInfo("hoyer", sparsity.hoyer, hoyer, vectors(), edges(), errors=REFUSED["hoyer"]),
+    OpInfo("theil", sparsity.theil, theil, vectors(), edges(), errors=REFUSED["theil"]),
     *(
         OpInfo(
             f"renyi_entropy_{alpha}" + ("_log" if log else ""),
@@ -131,6 +211,7 @@ OPS = [
             partial(entropy, log_input=log),
             lambda a=alpha, g=log: (Sample(s.inputs, {"alpha": a}) for s in distributions(log_input=g)()),
             lambda a=alpha, g=log: [Sample(s.inputs, {"alpha": a}) for s in certain(log_input=g)()],
+            errors=REFUSED["renyi"],
         )
         for alpha in ORDERS
         for log in (False, True)
@@ -141,5 +222,6 @@ OPS = [
         lambda p, alpha: np.exp(entropy(p, alpha)),
         distributions(alpha=2.0),
         certain(alpha=2.0),
+        errors=REFUSED["number"],
     ),
 ]

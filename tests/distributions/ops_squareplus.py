@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import mpmath
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 
 from kexue_lib.distributions import squareplus
 
@@ -41,10 +42,65 @@ def far_out() -> list[Sample]:
     return [Sample((torch.tensor(rows, dtype=torch.float64),), {"b": 1.5})]
 
 
+X = torch.ones(2, 3)
+PARAMETER = [
+    ({"b": -1}, ValueError, "b: got -1"),
+    ({"b": math.nan}, ValueError, "b: got nan"),
+    ({"b": math.inf}, ValueError, "b: got inf"),
+    ({"b": "1"}, TypeError, "b: got '1'"),
+    ({"b": True}, TypeError, "b: got True"),
+    ({"b": torch.tensor(1)}, TypeError, "b: got torch.int64"),
+]
+VALUES = [
+    ({"x": X.long()}, TypeError, "x: got torch.int64"),
+    ({"x": [1.0]}, TypeError, "x: got list"),
+    ({"x": X.cfloat()}, TypeError, "x: got torch.complex64"),
+]
+REFUSED = {
+    "value": spoiled(
+        squareplus.squareplus,
+        {"x": X},
+        *VALUES,
+        *PARAMETER,
+    ),
+    "grad": spoiled(
+        squareplus.squareplus_grad,
+        {"x": X},
+        *VALUES,
+        *PARAMETER,
+    ),
+    "gate": spoiled(
+        squareplus.squareplus_gate,
+        {"x": X},
+        *VALUES,
+        *PARAMETER,
+    ),
+    "inverse": spoiled(
+        squareplus.squareplus_inverse,
+        {"y": X},
+        ({"y": X.int()}, TypeError, "y: got torch.int32"),
+        *PARAMETER,
+    ),
+}
+
 OPS = [
-    OpInfo("squareplus", squareplus.squareplus, in_many_digits(lambda x, h: (x + h) / 2), smoothed(), far_out),
     OpInfo(
-        "squareplus_grad", squareplus.squareplus_grad, in_many_digits(lambda x, h: (1 + x / h) / 2), smoothed(), far_out
+        "squareplus",
+        squareplus.squareplus,
+        in_many_digits(lambda x, h: (x + h) / 2),
+        smoothed(),
+        far_out,
+        errors=REFUSED["value"],
+        any_shape=True,
+    ),
+    OpInfo(
+        "squareplus_grad",
+        squareplus.squareplus_grad,
+        in_many_digits(lambda x, h: (1 + x / h) / 2),
+        smoothed(),
+        far_out,
+        errors=REFUSED["grad"],
+        any_shape=True,
     ),
     OpInfo(
         "squareplus_gate",
@@ -52,11 +108,15 @@ OPS = [
         in_many_digits(lambda x, h: x * (1 + x / h) / 2),
         smoothed(),
         far_out,
+        errors=REFUSED["gate"],
+        any_shape=True,
     ),
     OpInfo(
         "squareplus_inverse",
         squareplus.squareplus_inverse,
         in_many_digits(lambda y, h: y - (h * h - y * y) / (4 * y)),
         smoothed(positive=True),
+        errors=REFUSED["inverse"],
+        any_shape=True,
     ),
 ]

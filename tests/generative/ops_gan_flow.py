@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy import stats
 
 from kexue_lib.generative import gan_flow as gf
@@ -59,6 +59,32 @@ def rows(argument: str, words: list[str], positive: bool = False) -> Iterator[Sa
         yield Sample((x.exp() if positive else x,), {argument: word})
 
 
+MEAN, COV = torch.zeros(2), torch.eye(2)
+REFUSED = {
+    "transform": spoiled(
+        gf.transform,
+        {"name": "exp"},
+        ({"name": "wasserstein"}, ValueError, "name: got 'wasserstein'"),
+    ),
+    "output": spoiled(
+        gf.f_divergence_output,
+        {"kind": "kl", "ratio": torch.ones(3)},
+        ({"kind": "tv"}, ValueError, "kind: got 'tv'"),
+        ({"ratio": torch.ones(3).long()}, TypeError, "ratio: got torch.int64"),
+        ({"ratio": torch.zeros(3)}, ValueError, "ratio: got 0.0"),
+    ),
+    "kl": spoiled(
+        gf.gaussian_kl,
+        {"mean0": MEAN, "cov0": COV, "mean1": MEAN, "cov1": COV},
+        ({"mean0": MEAN.long()}, TypeError, "mean0: got torch.int64"),
+        ({"cov1": COV.cfloat()}, TypeError, "cov1: got torch.complex64"),
+        ({"mean0": MEAN[0]}, ValueError, "mean0: got shape ()"),
+        ({"cov0": torch.eye(3)}, ValueError, "cov0: got shape (3, 3)"),
+        ({"mean1": torch.zeros(3)}, ValueError, "mean1: got shape (3,)"),
+        ({"cov1": -COV}, ValueError, "cov1: got a matrix that is not positive definite"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "transform",
@@ -68,12 +94,16 @@ OPS = [
         lambda: [
             Sample((torch.tensor([[-1e4, 1e4, 0.0]]).double(),), {"name": n}) for n in ("saturating", "non_saturating")
         ],
+        errors=REFUSED["transform"],
+        any_shape=True,
     ),
     OpInfo(
         "f_divergence_output",
         lambda ratio, kind: gf.f_divergence_output(kind, ratio),
         output,
         lambda: rows("kind", list(F_OF_R), positive=True),
+        errors=REFUSED["output"],
+        any_shape=True,
         dtypes=WIDE,
     ),
     OpInfo(
@@ -81,6 +111,7 @@ OPS = [
         gaussian_kl,
         divergence,
         lambda: [Sample((normal(3, 2), normal(3, 2, 2, seed=1), normal(3, 2, seed=2), normal(3, 2, 2, seed=3)))],
+        errors=REFUSED["kl"],
         dtypes=WIDE,
         tolerance=512.0,
         compiles=False,

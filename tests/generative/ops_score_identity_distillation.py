@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.generative import score_identity_distillation as sid
 
@@ -45,14 +45,55 @@ def of_rows(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return op
 
 
+ROWS, NAN = torch.zeros(2, 3), float("nan")
+NOISES = {"eps_teacher": ROWS, "eps_student": ROWS, "eps": ROWS}
+ALIKE = [
+    ({"eps_teacher": ROWS[0, 0]}, ValueError, "eps_teacher: got a tensor without dimensions"),
+    ({"eps_student": ROWS.long()}, TypeError, "eps_student: got torch.int64"),
+    ({"eps": ROWS[:, :2]}, ValueError, "eps_teacher, eps_student, eps: got shapes (2, 3), (2, 3), (2, 2)"),
+]
+REFUSED = {
+    "loss": spoiled(
+        sid.sid_loss,
+        NOISES,
+        *ALIKE,
+        ({"lam": NAN}, ValueError, "lam: got nan"),
+        ({"lam": "1"}, TypeError, "lam: got '1'"),
+    ),
+    "x0": spoiled(
+        sid.sid_loss_x0,
+        {"x0_teacher": ROWS, "x0_student": ROWS, "x0": ROWS},
+        ({"x0_teacher": ROWS.long()}, TypeError, "x0_teacher: got torch.int64"),
+        ({"x0": ROWS[:, :2]}, ValueError, "x0_teacher, x0_student, x0: got shapes (2, 3), (2, 3), (2, 2)"),
+        ({"lam": NAN}, ValueError, "lam: got nan"),
+    ),
+    "fgm": spoiled(
+        sid.fgm_loss,
+        NOISES,
+        *ALIKE,
+    ),
+    "gaussian": spoiled(
+        sid.gaussian_eps,
+        {"x_t": ROWS, "mean": 0.0, "var": 1.0, "a": 1.0, "b": 1.0},
+        ({"x_t": ROWS.long()}, TypeError, "x_t: got torch.int64"),
+        ({"mean": "1"}, TypeError, "mean: got '1'"),
+        ({"var": -1.0}, ValueError, "var: got -1.0"),
+        ({"a": 0}, ValueError, "a: got 0"),
+        ({"b": -1.0}, ValueError, "b: got -1.0"),
+    ),
+}
+
 OPS = [
-    OpInfo("sid_loss", of_rows(sid.sid_loss), by_norms, triples, dtypes=WIDE, tolerance=256.0),
-    OpInfo("sid_loss_x0", of_rows(sid.sid_loss_x0), by_norms, triples, dtypes=WIDE, tolerance=256.0),
+    OpInfo("sid_loss", of_rows(sid.sid_loss), by_norms, triples, errors=REFUSED["loss"], dtypes=WIDE, tolerance=256.0),
+    OpInfo(
+        "sid_loss_x0", of_rows(sid.sid_loss_x0), by_norms, triples, errors=REFUSED["x0"], dtypes=WIDE, tolerance=256.0
+    ),
     OpInfo(
         "fgm_loss",
         of_rows(sid.fgm_loss),
         lambda *eps: 2 * by_norms(*eps, lam=0.5),
         lambda: [Sample(tuple(normal(3, 4, seed=k) for k in range(3)))],
+        errors=REFUSED["fgm"],
         dtypes=WIDE,
         tolerance=256.0,
     ),
@@ -61,5 +102,7 @@ OPS = [
         sid.gaussian_eps,
         regression,
         lambda: [Sample((normal(3, 4),), {"mean": 0.7, "var": 0.3, "a": 0.8, "b": 0.5})],
+        errors=REFUSED["gaussian"],
+        any_shape=True,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from torch import Tensor
 
 from kexue_lib.generative import score_matching as sm
@@ -77,6 +77,47 @@ def from_samples_reference(x: np.ndarray, alpha: float, sigma: float, chunk_size
 
 FULL = (torch.float64, torch.float32)  # the data and the model's matrix rounded to half types are another law
 
+ROWS = torch.ones(2, 3)
+NOISY = {"model": lambda x, t: -x, "x0": ROWS, "t": ROWS[:, 0] / 2, "schedule": SCHEDULE, "noise": ROWS}
+REFUSED = {
+    "denoising": spoiled(
+        sm.denoising_score_matching_loss,
+        NOISY,
+        ({"x0": ROWS.long()}, TypeError, "x0: got torch.int64"),
+        ({"x0": torch.tensor(1.0)}, ValueError, "x0: got shape ()"),
+        ({"t": ROWS[:, 0].long()}, TypeError, "t: got torch.int64"),
+        ({"t": torch.zeros(3)}, ValueError, "t: got shape (3,)"),
+        ({"noise": ROWS.long()}, TypeError, "noise: got torch.int64"),
+        ({"noise": ROWS[:, :1]}, ValueError, "noise: got shape (2, 1)"),
+        ({"weighting": "snr"}, ValueError, "weighting: got 'snr'"),
+    ),
+    "implicit": spoiled(
+        sm.implicit_score_matching_loss,
+        {"model": lambda x: -x, "x": ROWS},
+        ({"x": ROWS.long()}, TypeError, "x: got torch.int64"),
+        ({"x": ROWS[0]}, ValueError, "x: got shape (3,)"),
+        ({"probes": 0}, ValueError, "probes: got 0"),
+    ),
+    "conditional": spoiled(
+        sm.conditional_score,
+        {"x_t": ROWS, "x0": ROWS, "alpha": 0.8, "sigma": 0.5},
+        ({"x_t": ROWS.long()}, TypeError, "x_t: got torch.int64"),
+        ({"x0": ROWS.long()}, TypeError, "x0: got torch.int64"),
+        ({"x0": ROWS[:, :2]}, ValueError, "x0: got shape (2, 2)"),
+        ({"sigma": 0.0}, ValueError, "sigma: got 0.0"),
+    ),
+    "samples": spoiled(
+        sm.score_from_samples,
+        {"x_t": ROWS, "x0": ROWS, "alpha": 0.8, "sigma": 0.5},
+        ({"x_t": ROWS.long()}, TypeError, "x_t: got torch.int64"),
+        ({"x_t": ROWS[0]}, ValueError, "x_t: got shape (3,)"),
+        ({"x0": ROWS[:, :2]}, ValueError, "x0: got shape (2, 2)"),
+        ({"x0": ROWS[:0]}, ValueError, "x0: got no points"),
+        ({"sigma": 0.0}, ValueError, "sigma: got 0.0"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: got 0"),
+    ),
+}
+
 OPS = [
     *(
         OpInfo(
@@ -84,6 +125,7 @@ OPS = [
             by_row(denoising),
             denoising_reference,
             rows(2, weighting=weighting),
+            errors=REFUSED["denoising"],
             dtypes=FULL,
             tolerance=256,
             autocast=True,
@@ -95,6 +137,7 @@ OPS = [
         by_row(lambda x: sm.implicit_score_matching_loss(model, x)),
         implicit_reference,
         rows(),
+        errors=REFUSED["implicit"],
         dtypes=FULL,
         tolerance=256,
         forward_mode=False,  # PyTorch does not nest it, and the divergence is one already
@@ -105,6 +148,7 @@ OPS = [
         lambda x_t, x0: sm.conditional_score(x_t, x0, 0.8, 0.5),
         lambda x_t, x0: (0.8 * x0 - x_t) / 0.25,
         rows(2),
+        errors=REFUSED["conditional"],
         half_tolerance=16,
     ),
     *(
@@ -113,6 +157,7 @@ OPS = [
             by_row(from_samples),
             from_samples_reference,
             rows(alpha=0.8, sigma=sigma, chunk_size=chunk_size),
+            errors=REFUSED["samples"],
             dtypes=FULL,
             tolerance=4096,
         )

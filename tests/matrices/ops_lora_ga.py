@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.matrices import lora_ga
 
@@ -42,9 +42,43 @@ def matrices(seed: int) -> Iterator[Sample]:
         yield Sample(sample.inputs[:1], {"rank": 1})
 
 
+GOOD = {"G": torch.ones(4, 3), "A": torch.ones(4, 2), "B": torch.ones(2, 3)}
+CHAIN = [
+    ({"G": GOOD["G"].long()}, TypeError, "G: got torch.int64"),
+    ({"A": GOOD["A"].cfloat()}, TypeError, "A: got torch.complex64"),
+    ({"G": torch.ones(3)}, ValueError, "G: got shape (3,)"),
+    ({"A": torch.ones(2, 2)}, ValueError, "A: got shape (2, 2)"),
+    ({"B": torch.ones(3, 3)}, ValueError, "B: got shape (3, 3)"),
+]
+REFUSED = {
+    "step": spoiled(
+        lora_ga.first_step_direction,
+        GOOD,
+        *CHAIN,
+    ),
+    "loss": spoiled(
+        lora_ga.alignment_loss,
+        GOOD,
+        *CHAIN,
+    ),
+    "adam": spoiled(
+        lora_ga.adam_alignment_loss,
+        GOOD,
+        *CHAIN,
+    ),
+    "optimum": spoiled(
+        lora_ga.alignment_optimum,
+        {"G": GOOD["G"], "rank": 1},
+        ({"G": torch.ones(4, 3).long()}, TypeError, "G: got torch.int64"),
+        ({"G": torch.ones(3)}, ValueError, "G: got shape (3,)"),
+        ({"rank": 0}, ValueError, "rank: got 0"),
+        ({"rank": 1.0}, TypeError, "rank: got 1.0"),
+    ),
+}
+
 OPS = [
-    OpInfo("first_step_direction", lora_ga.first_step_direction, step, partial(triples, 0)),
-    OpInfo("alignment_loss", lora_ga.alignment_loss, loss, partial(triples, 1)),
-    OpInfo("adam_alignment_loss", lora_ga.adam_alignment_loss, adam_loss, partial(triples, 2)),
-    OpInfo("alignment_optimum", lora_ga.alignment_optimum, optimum, partial(matrices, 3)),
+    OpInfo("first_step_direction", lora_ga.first_step_direction, step, partial(triples, 0), errors=REFUSED["step"]),
+    OpInfo("alignment_loss", lora_ga.alignment_loss, loss, partial(triples, 1), errors=REFUSED["loss"]),
+    OpInfo("adam_alignment_loss", lora_ga.adam_alignment_loss, adam_loss, partial(triples, 2), errors=REFUSED["adam"]),
+    OpInfo("alignment_optimum", lora_ga.alignment_optimum, optimum, partial(matrices, 3), errors=REFUSED["optimum"]),
 ]

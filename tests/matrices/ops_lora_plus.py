@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.matrices import lora_plus as plus
 
@@ -54,12 +54,38 @@ def row_samples() -> Iterator[Sample]:
         yield Sample((normal(4, N, seed=seed),))
 
 
+GOOD = {"G": torch.ones(N, M), "A": torch.ones(N, R), "B": torch.ones(R, M)}
+UPDATE = {"x": torch.ones(2, N), "A": GOOD["A"], "B": GOOD["B"], "dA": GOOD["A"], "dB": GOOD["B"]}
+REFUSED = {
+    "contributions": spoiled(
+        plus.sign_step_contributions,
+        GOOD,
+        ({"G": torch.ones(N, M).long()}, TypeError, "G: got torch.int64"),
+        ({"A": torch.ones(4, R)}, ValueError, "A: got shape (4, 2)"),
+        ({"lr_A": "1"}, TypeError, "lr_A: got '1'"),
+        ({"lr_B": float("nan")}, ValueError, "lr_B: got nan"),
+        ({"scale": "1"}, TypeError, "scale: got '1'"),
+    ),
+    "terms": spoiled(
+        plus.feature_update_terms,
+        UPDATE,
+        ({"x": torch.ones(2, N).long()}, TypeError, "x: got torch.int64"),
+        ({"dA": torch.ones(N, R).cfloat()}, TypeError, "dA: got torch.complex64"),
+        ({"A": torch.ones(N)}, ValueError, "A: got shape (5,)"),
+        ({"B": torch.ones(3, M)}, ValueError, "B: got shape (3, 3)"),
+        ({"x": torch.ones(2, 4)}, ValueError, "x: got shape (2, 4)"),
+        ({"dB": torch.ones(2, 4)}, ValueError, "dB: got shape (2, 4)"),
+        ({"scale": "1"}, TypeError, "scale: got '1'"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "sign_step_contributions",
         lambda G, A, B: sum(plus.sign_step_contributions(G, A, B, lr_A=0.1, lr_B=0.3, scale=0.5)),
         contributions_by_hand,
         contribution_samples,
+        errors=REFUSED["contributions"],
     ),
-    OpInfo("feature_update_terms", sum_of_terms, change, row_samples, half_tolerance=64),
+    OpInfo("feature_update_terms", sum_of_terms, change, row_samples, errors=REFUSED["terms"], half_tolerance=64),
 ]

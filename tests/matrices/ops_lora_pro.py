@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from torch import Tensor
 
 from kexue_lib.matrices import lora_pro
@@ -50,23 +50,63 @@ def with_zero_factor() -> Iterator[Sample]:
     yield Sample((G, A, 0 * B))
 
 
+GOOD = {"G": torch.ones(4, 3), "A": torch.ones(4, 2), "B": torch.ones(2, 3)}
+SYSTEM = {"P": torch.eye(4), "Q": torch.eye(3), "R": torch.ones(4, 3)}
+FACTORS = [
+    ({"G": GOOD["G"].long()}, TypeError, "G: got torch.int64"),
+    ({"A": GOOD["A"].cfloat()}, TypeError, "A: got torch.complex64"),
+    ({"G": torch.ones(3)}, ValueError, "G: got shape (3,)"),
+    ({"A": torch.ones(2, 2)}, ValueError, "A: got shape (2, 2)"),
+    ({"B": torch.ones(3, 3)}, ValueError, "B: got shape (3, 3)"),
+]
+REFUSED = {
+    "sylvester": spoiled(
+        lora_pro.solve_sylvester_spd,
+        SYSTEM,
+        ({"P": "P"}, TypeError, "P: got str"),
+        ({"R": torch.ones(4, 3).long()}, TypeError, "R: got torch.int64"),
+        ({"R": torch.ones(3)}, ValueError, "R: got shape (3,)"),
+        ({"Q": torch.eye(4)}, ValueError, "Q: got shape (4, 4)"),
+        ({"P": torch.eye(3)}, ValueError, "P: got shape (3, 3)"),
+    ),
+    "projection": spoiled(
+        lora_pro.tangent_projection,
+        GOOD,
+        *FACTORS,
+    ),
+    "residual": spoiled(
+        lora_pro.alignment_residual,
+        GOOD,
+        *FACTORS,
+    ),
+}
+
 OPS = [
     OpInfo(
         "solve_sylvester_spd",
         solve,
         kronecker,
         equations,
+        errors=REFUSED["sylvester"],
         autocast=True,
         half_tolerance=8.0,
         forward_mode=False,
         compiles=False,  # only under these tests' type checker, whose wrappers Dynamo cannot trace: see test_lora_pro
     ),
-    OpInfo("tangent_projection", lora_pro.tangent_projection, nearest, gradients, with_zero_factor),
+    OpInfo(
+        "tangent_projection",
+        lora_pro.tangent_projection,
+        nearest,
+        gradients,
+        with_zero_factor,
+        errors=REFUSED["projection"],
+    ),
     OpInfo(
         "alignment_residual",
         lora_pro.alignment_residual,
         lambda G, A, B: G - nearest(G, A, B),
         gradients,
         with_zero_factor,
+        errors=REFUSED["residual"],
     ),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from torch import Tensor
 
 from kexue_lib.matrices import monarch
@@ -82,12 +82,56 @@ def convolution(x: np.ndarray, h: np.ndarray) -> np.ndarray:
 
 SOLVED = (torch.float64, torch.float32)  # LAPACK has no half types
 
+LEFT, RIGHT = torch.eye(3).repeat(2, 1, 1), torch.eye(2).repeat(3, 1, 1)
+PAIR = {"L": LEFT, "R": RIGHT}
+REFUSED = {
+    "matmul": spoiled(
+        monarch.monarch_matmul,
+        {**PAIR, "x": torch.ones(6)},
+        ({"x": torch.ones(6).long()}, TypeError, "x: got torch.int64"),
+        ({"L": LEFT.long()}, TypeError, "L: got torch.int64"),
+        ({"x": torch.ones(3, 5)}, ValueError, "x: got shape (3, 5)"),
+        ({"R": RIGHT[0]}, ValueError, "L: got shapes (2, 3, 3) and R (2, 2)"),
+    ),
+    "dense": spoiled(
+        monarch.monarch_dense,
+        PAIR,
+        ({"R": RIGHT.long()}, TypeError, "R: got torch.int64"),
+        ({"L": torch.ones(2, 2)}, ValueError, "L: got shapes (2, 2) and R (3, 2, 2)"),
+        ({"L": torch.ones(2, 2, 2)}, ValueError, "L: got shapes (2, 2, 2) and R (3, 2, 2)"),
+    ),
+    "solve": spoiled(
+        monarch.monarch_solve,
+        {**PAIR, "y": torch.ones(6)},
+        ({"L": LEFT.long()}, TypeError, "L: got torch.int64"),
+        ({"y": torch.ones(6).long()}, TypeError, "y: got torch.int64"),
+        ({"L": LEFT[:, :2]}, ValueError, "L: got shapes (2, 2, 3) and R (3, 2, 2)"),
+        ({"y": torch.ones(8)}, ValueError, "y: got shape (8,)"),
+    ),
+    "slogdet": spoiled(
+        monarch.monarch_slogdet,
+        PAIR,
+        ({"R": RIGHT.long()}, TypeError, "R: got torch.int64"),
+        ({"L": LEFT[:, :2]}, ValueError, "L: got shapes (2, 2, 3) and R (3, 2, 2)"),
+    ),
+    "conv": spoiled(
+        monarch.monarch_circular_conv,
+        {"x": torch.ones(6), "h": torch.ones(6), "nblocks": 2},
+        ({"x": torch.ones(6).long()}, TypeError, "x: got torch.int64"),
+        ({"h": torch.ones(6) > 0}, TypeError, "h: got torch.bool"),
+        ({"h": torch.ones(4)}, ValueError, "h: got shape (4,)"),
+        ({"nblocks": 4}, ValueError, "nblocks: got 4"),
+        ({"nblocks": 2.0}, TypeError, "nblocks: got 2.0"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "monarch_matmul",
         over_batch(monarch.monarch_matmul, 2),
         lambda x, L, R: x @ dense(L, R).T,
         products,
+        errors=REFUSED["matmul"],
         autocast=True,
         half_tolerance=8.0,
         compiles=COMPILED_ELSEWHERE,
@@ -97,6 +141,7 @@ OPS = [
         over_batch(monarch.monarch_dense, 3),
         dense,
         pairs,
+        errors=REFUSED["dense"],
         autocast=True,
         compiles=COMPILED_ELSEWHERE,
     ),
@@ -105,6 +150,7 @@ OPS = [
         over_batch(lambda L, R, y: monarch.monarch_solve(definite(L), definite(R), y), 3),
         solved,
         systems,
+        errors=REFUSED["solve"],
         dtypes=SOLVED,
         autocast=True,
         compiles=COMPILED_ELSEWHERE,
@@ -114,6 +160,7 @@ OPS = [
         over_batch(lambda L, R: monarch.monarch_slogdet(definite(L), definite(R))[1], 3),
         logdet,
         pairs,
+        errors=REFUSED["slogdet"],
         dtypes=SOLVED,
         autocast=True,
         compiles=COMPILED_ELSEWHERE,
@@ -123,6 +170,7 @@ OPS = [
         lambda x, h: monarch.monarch_circular_conv(x, h, 2),
         convolution,
         signals,
+        errors=REFUSED["conv"],
         dtypes=SOLVED,
         compiles=COMPILED_ELSEWHERE,
     ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy import optimize, special, stats
 from torch import Tensor
 
@@ -103,6 +103,63 @@ def grid_energy(q: np.ndarray) -> np.ndarray:
     return np.asarray(mass * (entropy + np.log(q.sum())) + (q * potential).sum() * 0.5)
 
 
+ROWS = torch.ones(3, 2)
+POSITIVE = {"x": ROWS, "g": ROWS, "step": 0.3, "geometry": "entropy"}
+REFUSED = {
+    "steepest": spoiled(
+        gf.steepest_direction,
+        {"g": ROWS},
+        ({"g": ROWS.long()}, TypeError, "g: got torch.int64"),
+        ({"g": ROWS[:, :0]}, ValueError, "g: got shape (3, 0)"),
+        ({"norm": "l3"}, ValueError, "norm: got 'l3'"),
+        ({"norm": torch.eye(3)}, ValueError, "norm: got shape (3, 3)"),
+        ({"norm": -torch.eye(2)}, ValueError, "norm: got a matrix that is not positive definite"),
+    ),
+    "mirror": spoiled(
+        gf.mirror_step,
+        POSITIVE,
+        ({"x": ROWS.long()}, TypeError, "x: got torch.int64"),
+        ({"g": ROWS.long()}, TypeError, "g: got torch.int64"),
+        ({"g": ROWS[:2]}, ValueError, "g: got shape (2, 2)"),
+        ({"x": -ROWS}, ValueError, "x: got -1.0"),
+        ({"step": -1.0}, ValueError, "step: got -1.0"),
+        ({"geometry": "sphere"}, ValueError, "geometry: got 'sphere'"),
+    ),
+    "svgd": spoiled(
+        gf.svgd_velocity,
+        {"x": ROWS, "score": ROWS, "bandwidth": 1.0},
+        ({"x": ROWS.long()}, TypeError, "x: got torch.int64"),
+        ({"score": ROWS.long()}, TypeError, "score: got torch.int64"),
+        ({"score": ROWS[:, :1]}, ValueError, "score: got shape (3, 1)"),
+        ({"x": ROWS[:0], "score": ROWS[:0]}, ValueError, "x: got shape (0, 2)"),
+        ({"bandwidth": 0.0}, ValueError, "bandwidth: got 0.0"),
+    ),
+    "kde": spoiled(
+        gf.kde_score,
+        {"x": ROWS, "bandwidth": 1.0},
+        ({"x": ROWS.long()}, TypeError, "x: got torch.int64"),
+        ({"query": ROWS.long()}, TypeError, "query: got torch.int64"),
+        ({"x": ROWS[None]}, ValueError, "x: got shape (1, 3, 2)"),
+        ({"query": ROWS[:, :1]}, ValueError, "query: got shape (3, 1)"),
+        ({"bandwidth": -1.0}, ValueError, "bandwidth: got -1.0"),
+    ),
+    "fdiv": spoiled(
+        gf.fdiv_weight,
+        {"log_r": ROWS, "kind": "kl"},
+        ({"log_r": ROWS.long()}, TypeError, "log_r: got torch.int64"),
+        ({"kind": "tv"}, ValueError, "kind: got 'tv'"),
+    ),
+    "energy": spoiled(
+        gf.free_energy,
+        {"q": ROWS[:, 0], "potential": ROWS[:, 0], "dx": 0.1},
+        ({"q": ROWS[:, 0].long()}, TypeError, "q: got torch.int64"),
+        ({"potential": ROWS[:, 0].long()}, TypeError, "potential: got torch.int64"),
+        ({"potential": ROWS}, ValueError, "potential: got shape (3, 2)"),
+        ({"q": torch.ones(4)}, ValueError, "q: got shape (4,)"),
+        ({"dx": 0.0}, ValueError, "dx: got 0.0"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "steepest_direction",
@@ -110,12 +167,14 @@ OPS = [
         steepest,
         lambda: rows({"norm": "l2"}, {"norm": "l1"}, {"norm": "linf"}),
         lambda: [Sample((torch.tensor([[3e30, -4e30, 0.5], [3e-30, 4e-30, 1e-32]]).double(),), {"norm": "l2"})],
+        errors=REFUSED["steepest"],
     ),
     OpInfo(
         "steepest_direction of a metric",
         lambda g: gf.steepest_direction(g, METRIC.to(g.dtype)),
         lambda g: steepest(g, METRIC),
         lambda: rows({}, {}),
+        errors=REFUSED["steepest"],
         dtypes=WIDE,
         tolerance=2000.0,
         compiles=False,
@@ -125,6 +184,7 @@ OPS = [
         gf.mirror_step,
         exponentiated,
         simplex_pairs,
+        errors=REFUSED["mirror"],
         dtypes=WIDE,
     ),
     OpInfo(
@@ -132,6 +192,7 @@ OPS = [
         gf.svgd_velocity,
         stein,
         lambda: [Sample((normal(2, 5, 3), normal(2, 5, 3, seed=1)), {"bandwidth": h}) for h in (0.8, 2.5)],
+        errors=REFUSED["svgd"],
         dtypes=WIDE,
     ),
     OpInfo(
@@ -139,13 +200,16 @@ OPS = [
         lambda y: gf.kde_score(CLOUD.to(y.dtype), 0.7, query=y.flatten(0, -2)).reshape(y.shape),
         smoothed_score,
         lambda: [Sample((normal(2, 3, 2),))],
+        errors=REFUSED["kde"],
         dtypes=WIDE,
     ),
     OpInfo(
         "fdiv_weight",
         gf.fdiv_weight,
         speed,
-        lambda: rows(*({"kind": kind} for kind in F_OF_R if kind != "reverse_kl")),  # a constant has no gradient
+        lambda: rows(*({"kind": kind} for kind in F_OF_R if kind != "reverse_kl")),
+        errors=REFUSED["fdiv"],
+        any_shape=True,  # a constant has no gradient
         dtypes=WIDE,
         tolerance=1e7,  # of the differences in the reference: 1e-9
     ),
@@ -154,6 +218,7 @@ OPS = [
         lambda q: gf.free_energy(q, torch.tensor([0.0, 1.0, 0.5, 2.0], dtype=q.dtype), 0.5),
         grid_energy,
         lambda: [Sample((normal(3, 4).exp(),))],
+        errors=REFUSED["energy"],
         dtypes=WIDE,
     ),
 ]

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy import special, stats
 from torch import Tensor
 
@@ -39,12 +39,51 @@ def resources(unit: float) -> Iterator[Sample]:
     yield Sample((draws(1, 9, 2, 4) * unit, draws(1, 9, 2, 4, seed=1) * unit))
 
 
+ONES = torch.ones(4)
+REFUSED = {
+    "expected": spoiled(
+        scaling_law.expected_loss,
+        {"D": ONES, "frequencies": ONES / 4, "tau": 1},
+        ({"frequencies": ONES.long()}, TypeError, "frequencies: got torch.int64"),
+        ({"frequencies": torch.ones(2, 2)}, ValueError, "frequencies: got shape (2, 2)"),
+        ({"D": ONES.cfloat()}, TypeError, "D: got torch.complex64"),
+        ({"D": -ONES}, ValueError, "D: got -1.0"),
+        ({"tau": 0}, ValueError, "tau: got 0"),
+    ),
+    "quantized": spoiled(
+        scaling_law.quantized_loss_asymptotic,
+        {"n": ONES, "gamma": 0.4},
+        ({"n": ONES > 0}, TypeError, "n: got torch.bool"),
+        ({"n": 0 * ONES}, ValueError, "n: got 0.0"),
+        ({"gamma": 0.0}, ValueError, "gamma: got 0.0"),
+    ),
+    "chinchilla": spoiled(
+        scaling_law.chinchilla_loss,
+        {"N": ONES, "D": ONES},
+        ({"N": ONES > 0}, TypeError, "N: got torch.bool"),
+        ({"N": -ONES}, ValueError, "N: got -1.0"),
+        ({"D": torch.ones(3)}, ValueError, "D: got shape (3,)"),
+        ({"D": 0.0}, ValueError, "D: got 0.0"),
+        ({"A": "1"}, TypeError, "A: got '1'"),
+    ),
+    "kaplan": spoiled(
+        scaling_law.kaplan_loss,
+        {"N": ONES, "D": ONES},
+        ({"N": ONES > 0}, TypeError, "N: got torch.bool"),
+        ({"D": -ONES}, ValueError, "D: got -1.0"),
+        ({"D": torch.ones(3)}, ValueError, "D: got shape (3,)"),
+        ({"N_c": 0.0}, ValueError, "N_c: got 0.0"),
+        ({"alpha_D": 0.0}, ValueError, "alpha_D: got 0.0"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "expected_loss",
         lambda D, tau: scaling_law.expected_loss(D, FREQUENCIES, tau).to(D.dtype),
         poisson_loss,
         lambda: [Sample((draws(1, 60, 2, 3),), {"tau": tau}) for tau in (1, 4)],
+        errors=REFUSED["expected"],
         dtypes=WIDE,
         forward_mode=False,  # PyTorch has none of gammaincc
         second_derivative=False,
@@ -54,6 +93,8 @@ OPS = [
         lambda n, gamma, midpoint: scaling_law.quantized_loss_asymptotic(n, gamma, midpoint=midpoint).to(n.dtype),
         asymptotic,
         lambda: [Sample((draws(1, 50, 2, 4),), {"gamma": g, "midpoint": m}) for g in (0.4, 1.5) for m in (False, True)],
+        errors=REFUSED["quantized"],
+        any_shape=True,
         dtypes=WIDE,
     ),
     OpInfo(
@@ -61,6 +102,7 @@ OPS = [
         partial(of_two, partial(scaling_law.chinchilla_loss, A=3.0, B=5.0)),
         lambda N, D: 1.69 + 3.0 * N**-0.34 + 5.0 * D**-0.28,
         lambda: resources(1.0),
+        errors=REFUSED["chinchilla"],
         dtypes=WIDE,
     ),
     OpInfo(
@@ -68,6 +110,7 @@ OPS = [
         partial(of_two, partial(scaling_law.kaplan_loss, N_c=88.0, D_c=54.0)),
         lambda N, D: ((88.0 / N) ** 0.8 + 54.0 / D) ** 0.095,
         lambda: resources(1.0),
+        errors=REFUSED["kaplan"],
         dtypes=WIDE,
     ),
 ]

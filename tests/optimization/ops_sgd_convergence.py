@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample, scores
+from opinfo import OpInfo, Sample, scores, spoiled
 from scipy.optimize import brentq
 
 from kexue_lib.optimization import sgd_convergence as sgd
@@ -47,15 +47,78 @@ def extreme(**kwargs: Any) -> Callable[[], list[Sample]]:
     return lambda: [Sample((torch.tensor(rows, dtype=torch.float64),), kwargs)]
 
 
+POINTS = torch.ones(2, 4)
+GOOD = {"x": POINTS}
+ROWS = [
+    ({"x": POINTS.long()}, TypeError, "x: got torch.int64"),
+    ({"x": torch.tensor(1.0)}, ValueError, "x: got shape ()"),
+]
+FILLED = [
+    ({"x": torch.zeros(2, 0)}, ValueError, "x: got shape (2, 0)"),
+]
+REFUSED = {
+    "l2": spoiled(
+        sgd.project_l2_ball,
+        GOOD,
+        *ROWS,
+        ({"radius": 0.0}, ValueError, "radius: got 0.0"),
+        ({"center": torch.zeros(3)}, ValueError, "center: got shape (3,)"),
+    ),
+    "simplex": spoiled(
+        sgd.project_simplex,
+        GOOD,
+        *FILLED,
+        ({"x": POINTS.long()}, TypeError, "x: got torch.int64"),
+        ({"total": 0.0}, ValueError, "total: got 0.0"),
+    ),
+    "l1": spoiled(
+        sgd.project_l1_ball,
+        GOOD,
+        *FILLED,
+        ({"x": POINTS.long()}, TypeError, "x: got torch.int64"),
+        ({"radius": -1.0}, ValueError, "radius: got -1.0"),
+    ),
+    "box": spoiled(
+        sgd.project_box,
+        {**GOOD, "lo": 0.0, "hi": 1.0},
+        *ROWS,
+        ({"lo": 1.0, "hi": torch.tensor([2.0, 2.0, 2.0, 0.0])}, ValueError, "lo: got 1.0"),
+        ({"hi": torch.zeros(3)}, ValueError, "hi: got shape (3,)"),
+        ({"lo": "0"}, TypeError, "lo: got '0'"),
+    ),
+}
+
 OPS = [
-    OpInfo("project_l2_ball", sgd.project_l2_ball, in_l2_ball, samples(radius=1.5), extreme(radius=1.5)),
-    OpInfo("project_simplex", sgd.project_simplex, on_simplex, samples(total=2.0), extreme(total=2.0)),
-    OpInfo("project_l1_ball", sgd.project_l1_ball, in_l1_ball, samples(radius=1.5), extreme(radius=1.5)),
+    OpInfo(
+        "project_l2_ball",
+        sgd.project_l2_ball,
+        in_l2_ball,
+        samples(radius=1.5),
+        extreme(radius=1.5),
+        errors=REFUSED["l2"],
+    ),
+    OpInfo(
+        "project_simplex",
+        sgd.project_simplex,
+        on_simplex,
+        samples(total=2.0),
+        extreme(total=2.0),
+        errors=REFUSED["simplex"],
+    ),
+    OpInfo(
+        "project_l1_ball",
+        sgd.project_l1_ball,
+        in_l1_ball,
+        samples(radius=1.5),
+        extreme(radius=1.5),
+        errors=REFUSED["l1"],
+    ),
     OpInfo(
         "project_box",
         sgd.project_box,
         lambda x, lo, hi: np.clip(x, lo, hi),
         samples(lo=-0.55, hi=0.7),
         extreme(lo=-0.55, hi=0.7),
+        errors=REFUSED["box"],
     ),
 ]

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from torch import Tensor
 
 from kexue_lib.positions import rerope
@@ -82,6 +82,65 @@ def parts() -> tuple[Tensor, ...]:
 
 SETTINGS = {"rerope": (2, math.inf), "leaky": (1.5, 4.0)}
 
+Q, K, SPEEDS = torch.ones(2, 3, 4), torch.ones(1, 5, 4), torch.ones(2)
+GOOD = {"q": Q, "k": K, "v": K, "inv_freq": SPEEDS}
+HEADS = [
+    ({"q": Q.long()}, TypeError, "q: got torch.int64"),
+    ({"k": K.cfloat()}, TypeError, "k: got torch.complex64"),
+    ({"v": K.long()}, TypeError, "v: got torch.int64"),
+    ({"q": Q[0, 0]}, ValueError, "q: got shape (4,)"),
+    ({"k": K[..., :3]}, ValueError, "k: got dim 3"),
+    ({"q": Q[:1].expand(3, 3, 4), "k": K.expand(2, 5, 4), "v": K.expand(2, 5, 4)}, ValueError, "q: got 3 heads"),
+    ({"v": K[:, :2]}, ValueError, "v: got length 2"),
+    ({"v": K.expand(2, 5, 4)}, ValueError, "v: got heads 2"),
+    ({"inv_freq": torch.arange(2)}, TypeError, "inv_freq: got torch.int64"),
+    ({"inv_freq": torch.ones(3)}, ValueError, "inv_freq: got shape (3,)"),
+    ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ({"scale": "1"}, TypeError, "scale: got '1'"),
+]
+WINDOW = [
+    ({"window": math.nan}, ValueError, "window: got nan"),
+    ({"window": "2"}, TypeError, "window: got '2'"),
+    ({"factor": 0}, ValueError, "factor: got 0"),
+    ({"q_positions": torch.arange(2)}, ValueError, "q_positions: got shape (2,)"),
+]
+REFUSED = {
+    "blocks": spoiled(
+        rerope.rerope_attention,
+        {**GOOD, "window": 2},
+        *HEADS,
+        *WINDOW,
+        ({"block_size": 0}, ValueError, "block_size: got 0"),
+        ({"backend": "cuda"}, ValueError, "backend: got 'cuda'"),
+        ({"backend": "flex", "q_positions": torch.arange(3)}, ValueError, "backend: got 'flex' with positions"),
+        (
+            {"backend": "flex", "k": K[:, :2], "v": K[:, :2]},
+            ValueError,
+            "backend: got 'flex' with more queries than keys",
+        ),
+    ),
+    "matrices": spoiled(
+        rerope.rerope_attention_reference,
+        {**GOOD, "window": 2},
+        *HEADS,
+        *WINDOW,
+    ),
+    "distances": spoiled(
+        rerope.distance_attention,
+        {**GOOD, "distance": torch.ones(3, 5)},
+        *HEADS,
+        ({"distance": torch.ones(3, 5).cfloat()}, TypeError, "distance: got torch.complex64"),
+        ({"distance": torch.ones(3, 4)}, ValueError, "distance: got shape (3, 4)"),
+    ),
+    "merge": spoiled(
+        rerope.merge_attention,
+        {"outputs": [Q, Q], "lses": [Q[..., 0], Q[..., 0]]},
+        ({"lses": [Q[..., 0]]}, ValueError, "lses: got 1 for 2 outputs"),
+        ({"outputs": [Q.long(), Q]}, TypeError, "outputs: got torch.int64"),
+        ({"lses": [Q[..., 0], Q[:1, :, 0]]}, ValueError, "lses: got shape (1, 3)"),
+    ),
+}
+
 OPS = [
     *(
         OpInfo(
@@ -89,6 +148,7 @@ OPS = [
             partial(op, window=window, factor=factor),
             partial(turned_pair_by_pair, window=window, factor=factor),
             lambda: [Sample(inputs())],
+            errors=REFUSED[form],
             tolerance=256.0,
         )
         for form, op in {"blocks": by_blocks, "matrices": by_matrices, "distances": by_distances}.items()
@@ -101,5 +161,6 @@ OPS = [
         merged_weights,
         lambda: [Sample(parts())],
         lambda: [Sample((*parts()[:2], torch.full((2, 3), 800.0).double(), torch.full((2, 3), -800.0).double()))],
+        errors=REFUSED["merge"],
     ),
 ]

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from torch import Tensor
 
 from kexue_lib.positions import rope
@@ -35,6 +35,22 @@ def rotation_matrices(x: np.ndarray, layout: str, inverse: bool) -> np.ndarray:
     return out
 
 
+X, TABLE = torch.ones(3, 8), torch.ones(3, 2)
+REFUSED = {
+    "rotary": spoiled(
+        rope.apply_rotary,
+        {"x": X, "cos": TABLE, "sin": TABLE},
+        ({"x": X.long()}, TypeError, "x: got torch.int64"),
+        ({"cos": TABLE.long()}, TypeError, "cos: got torch.int64"),
+        ({"sin": TABLE.cfloat()}, TypeError, "sin: got torch.complex64"),
+        ({"x": X[0]}, ValueError, "x: got shape (8,)"),
+        ({"cos": torch.ones(3, 5), "sin": torch.ones(3, 5)}, ValueError, "cos: got rotary dimension 10"),
+        ({"sin": TABLE[:, :1]}, ValueError, "sin: got shape (3, 1)"),
+        ({"cos": torch.ones(4, 2)}, ValueError, "cos: got shape (4, 1)"),
+        ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ),
+}
+
 OPS = [
     *(
         OpInfo(
@@ -45,6 +61,7 @@ OPS = [
                 Sample((torch.randn(2, 3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),))
             ],
             lambda: [Sample((torch.tensor([0.0, -0.0, 1e30, -1e-30], dtype=torch.float64).repeat(2, 1, 2),))],
+            errors=REFUSED["rotary"],
         )
         for layout, inverse in itertools.product(("half", "interleaved"), (False, True))
     ),

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from torch import Tensor
 
 from kexue_lib.positions import rope_bias as rb
@@ -102,6 +102,81 @@ def augmented_least_squares(target: np.ndarray) -> np.ndarray:
 
 
 HUGE = torch.tensor([[0.0, 1e30, -1e-30, 1.0], [2.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+Q, K, FOUR = torch.ones(2, 3, 6), torch.ones(1, 5, 6), torch.ones(4)
+BIASES = {"a": FOUR, "b": FOUR}
+SCORED = {"q": Q, "k": K, "a": Q[:, 0], "b": K[:, 0], "inv_freq": FOUR[:3]}
+PAIRS = [
+    ({"a": FOUR.long()}, TypeError, "a: got torch.int64"),
+    ({"b": FOUR.cfloat()}, TypeError, "b: got torch.complex64"),
+    ({"a": torch.ones(3), "b": torch.ones(3)}, ValueError, "a, b: got widths 3 and 3"),
+    ({"b": torch.ones(6)}, ValueError, "a, b: got widths 4 and 6"),
+    ({"a": FOUR[0]}, ValueError, "a: got shape ()"),
+    ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+]
+REFUSED = {
+    "coefficients": spoiled(
+        rb.bias_coefficients,
+        BIASES,
+        *PAIRS,
+    ),
+    "kernel": spoiled(
+        rb.rotary_kernel,
+        {**BIASES, "relative": torch.arange(2), "inv_freq": FOUR[:2]},
+        *PAIRS,
+        ({"relative": FOUR.cfloat()}, TypeError, "relative: got torch.complex64"),
+        ({"relative": torch.ones(2, 2)}, ValueError, "relative: got shape (2, 2)"),
+        ({"inv_freq": FOUR[:3]}, ValueError, "inv_freq: got shape (3,)"),
+        ({"inv_freq": torch.arange(2)}, TypeError, "inv_freq: got torch.int64"),
+    ),
+    "biases": spoiled(
+        rb.biases_from_coefficients,
+        {"cos_coeff": FOUR, "sin_coeff": FOUR},
+        ({"cos_coeff": FOUR.long()}, TypeError, "cos_coeff: got torch.int64"),
+        ({"sin_coeff": FOUR.cfloat()}, TypeError, "sin_coeff: got torch.complex64"),
+        ({"sin_coeff": FOUR[:3]}, ValueError, "sin_coeff: got shape (3,)"),
+        ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ),
+    "terms": spoiled(
+        rb.score_terms,
+        SCORED,
+        ({"q": Q.long()}, TypeError, "q: got torch.int64"),
+        ({"k": K.long()}, TypeError, "k: got torch.int64"),
+        ({"a": Q[:, 0].long()}, TypeError, "a: got torch.int64"),
+        ({"q": Q[0, 0]}, ValueError, "q: got shape (6,)"),
+        ({"k": Q[:1].expand(3, 3, 6), "b": torch.zeros(3, 6)}, ValueError, "k: got 3 heads"),
+        ({"a": K[:, 0]}, ValueError, "a: got shape (1, 6)"),
+        ({"k_positions": torch.arange(4)}, ValueError, "k_positions: got shape (4,)"),
+        ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ),
+    "append": spoiled(
+        rb.append_kernel,
+        {**SCORED, "k": Q, "b": Q[:, 0]},
+        ({"q": Q.long()}, TypeError, "q: got torch.int64"),
+        ({"b": Q[:, 0].cfloat()}, TypeError, "b: got torch.complex64"),
+        ({"k": K, "b": K[:, 0]}, ValueError, "b: got shape (1, 6)"),
+        ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ),
+    "profile": spoiled(
+        rb.distance_profile,
+        {"scores": torch.ones(3, 3)},
+        ({"scores": torch.ones(3, 3).long()}, TypeError, "scores: got torch.int64"),
+        ({"scores": torch.ones(3, 4)}, ValueError, "scores: got shape (3, 4)"),
+        ({"scores": torch.ones(3)}, ValueError, "scores: got shape (3,)"),
+    ),
+    "fit": spoiled(
+        rb.fit_biases,
+        {"target": FOUR, "inv_freq": FREQUENCIES},
+        ({"target": FOUR.long()}, TypeError, "target: got torch.int64"),
+        ({"target": FOUR[0]}, ValueError, "target: got shape ()"),
+        ({"inv_freq": torch.ones(3, dtype=torch.long)}, TypeError, "inv_freq: got torch.int64"),
+        ({"inv_freq": FOUR[0]}, ValueError, "inv_freq: got shape ()"),
+        ({"ridge": "1"}, TypeError, "ridge: got '1'"),
+        ({"ridge": -1e-9}, ValueError, "ridge: got -1e-09"),
+        ({"ridge": float("nan")}, ValueError, "ridge: got nan"),
+        ({"layout": "neox"}, ValueError, "layout: got 'neox'"),
+    ),
+}
+
 OPS = [
     *(
         OpInfo(
@@ -110,6 +185,7 @@ OPS = [
             partial(reference, layout=layout),
             lambda: [Sample((drawn(3, 6), drawn(3, 6, seed=1)))],
             lambda: [Sample((torch.zeros(2, 6, dtype=torch.float64), drawn(2, 6)))],
+            errors=REFUSED[name.removeprefix("bias_").removeprefix("rotary_")],
         )
         for name, op, reference in (
             ("bias_coefficients", coefficients, complex_coefficients),
@@ -123,12 +199,14 @@ OPS = [
         polar_biases,
         lambda: [Sample((drawn(3, 4), drawn(3, 4, seed=1)))],
         lambda: [Sample((HUGE, HUGE.flip(0)))],
+        errors=REFUSED["biases"],
     ),
     OpInfo(
         "score_terms",
         all_terms,
         score_loops,
         lambda: [Sample((drawn(2, 4, 3, 6), drawn(2, 2, 5, 6, seed=1)))],
+        errors=REFUSED["terms"],
         half_tolerance=8.0,  # four terms, each rounded, are added
     ),
     OpInfo(
@@ -136,6 +214,7 @@ OPS = [
         appended_scores,
         content_and_kernel,
         lambda: [Sample((drawn(2, 2, 3, 6), drawn(2, 2, 5, 6, seed=1)))],
+        errors=REFUSED["append"],
         half_tolerance=8.0,  # rotated vectors are rounded before they are multiplied
     ),
     OpInfo(
@@ -144,6 +223,14 @@ OPS = [
         mean_diagonals,
         lambda: [Sample((drawn(3, 5, 5),)), Sample((drawn(2, 1, 1),))],
         lambda: [Sample((torch.triu(torch.full((2, 4, 4), torch.inf, dtype=torch.float64), 1),))],
+        errors=REFUSED["profile"],
     ),
-    OpInfo("fit_biases", fitted, augmented_least_squares, lambda: [Sample((drawn(3, 12),))], half_tolerance=8.0),
+    OpInfo(
+        "fit_biases",
+        fitted,
+        augmented_least_squares,
+        lambda: [Sample((drawn(3, 12),))],
+        errors=REFUSED["fit"],
+        half_tolerance=8.0,
+    ),
 ]

@@ -383,31 +383,15 @@ def test_compiles_in_one_graph():
 Q, K, V = (torch.zeros(4, 3, 8), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8))
 REFUSED = {
     "window: got -1": lambda: rerope.rectified_distance(torch.arange(3), -1),
-    "window: got nan": lambda: rerope.rerope_attention(Q, K, V, THETA, window=math.nan),
     "window: got inf": lambda: rerope.ReRoPE(THETA, window=math.inf),
     "window: got 64": lambda: rerope.required_factor(100, 64, 64),
     "window: got 63.5": lambda: rerope.supported_length(64, 63.5, 2.0),
-    "factor: got 0": lambda: rerope.rerope_attention(Q, K, V, THETA, window=2, factor=0),
     "factor: got -1": lambda: rerope.ReRoPECache(THETA, window=2, factor=-1),
-    "k: got dim 6": lambda: rerope.rerope_attention(Q, K[..., :6], V, THETA, window=2),
-    "q: got 3 heads": lambda: rerope.rerope_attention(Q[:3], K, V, THETA, window=2),
-    "v: got length 2": lambda: rerope.distance_attention(Q, K, V[:, :2], THETA, torch.zeros(3, 3)),
-    "v: got heads 1": lambda: rerope.rerope_attention_reference(Q, K, V[:1], THETA, window=2),
-    "block_size: got 0": lambda: rerope.rerope_attention(Q, K, V, THETA, window=2, block_size=0),
-    "backend: got 'cuda'": lambda: rerope.rerope_attention(Q, K, V, THETA, window=2, backend="cuda"),
-    "backend: got 'flex' with positions": lambda: rerope.rerope_attention(
-        Q, K, V, THETA, window=2, backend="flex", q_positions=torch.arange(3)
-    ),
-    "backend: got 'flex' with more": lambda: rerope.rerope_attention(
-        Q, K[:, :2], V[:, :2], THETA, window=2, backend="flex"
-    ),
-    "q_positions: got shape": lambda: rerope.rerope_attention(Q, K, V, THETA, window=2, q_positions=torch.arange(2)),
     "causal: got False": lambda: rerope.ReRoPE(THETA, window=2).attend(
         Q, K, V, q_positions=torch.arange(3), k_positions=torch.arange(3), causal=False
     ),
     "group: got 0": lambda: rerope.self_extend_distance(torch.arange(3), torch.arange(3), 2, 0),
     "chunk: got 9": lambda: rerope.dual_chunk_distance(torch.arange(3), torch.arange(3), 9, 8),
-    "lses: got 1": lambda: rerope.merge_attention([Q, Q], [Q[..., 0]]),
     "train_length: got 1": lambda: rerope.ReRoPE(THETA, window=2, train_length=1),
 }
 

@@ -327,9 +327,7 @@ def test_bad_base(base):
 
 
 def test_bad_tables_and_layouts():
-    x, (cos, sin) = normal(3, 8), cos_sin(torch.arange(3), inverse_frequencies(10))
-    with pytest.raises(ValueError, match="got rotary dimension 10"):
-        apply_rotary(x, cos, sin)
+    x = normal(3, 8)
     with pytest.raises(TypeError, match="inv_freq"):
         cos_sin(torch.arange(3), torch.arange(4))
     for positions in (torch.ones(3, dtype=torch.bool), torch.ones(3, dtype=torch.complex64)):
@@ -356,7 +354,6 @@ def test_bad_module_arguments(name, arguments):
 @pytest.mark.parametrize(
     "function",
     [
-        lambda bad: apply_rotary(torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 1), layout=bad),
         lambda bad: layout_permutation(4, source=bad),
         lambda bad: layout_permutation(4, target=bad),
         lambda bad: RotaryEmbedding(4, layout=bad),

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy.special import eval_laguerre, eval_legendre
 from torch import Tensor
 
@@ -57,6 +57,41 @@ def coefficients() -> Iterator[Sample]:
         yield Sample((torch.randn(2, 5, generator=generator, dtype=torch.float64),), {"measure": measure})
 
 
+POINTS = torch.zeros(3)
+STATE = {"c": torch.ones(3), "measure": "legt", "T": 2.0, "t": torch.ones(2)}
+BASIS = [
+    ({"s": POINTS.long()}, TypeError, "s: got torch.int64"),
+    ({"N": 0}, ValueError, "N: got 0"),
+    ({"N": 3.0}, TypeError, "N: got 3.0"),
+]
+REFUSED = {
+    "legendre": spoiled(
+        hippo.legendre_basis,
+        {"N": 3, "s": POINTS},
+        *BASIS,
+    ),
+    "laguerre": spoiled(
+        hippo.laguerre_basis,
+        {"N": 3, "s": POINTS},
+        *BASIS,
+    ),
+    "reconstruct": spoiled(
+        hippo.reconstruct,
+        STATE,
+        ({"c": torch.ones(3).long()}, TypeError, "c: got torch.int64"),
+        ({"measure": "fout"}, TypeError, "c: got torch.float32"),
+        ({"c": torch.ones(4) + 0j, "measure": "fout"}, ValueError, "c: got 4 coefficients"),
+        ({"c": torch.ones(0)}, ValueError, "c: got shape (0,)"),
+        ({"t": torch.ones(2).long()}, TypeError, "t: got torch.int64"),
+        ({"t": torch.tensor(1.5)}, ValueError, "t: got shape ()"),
+        ({"t": torch.tensor([0.5])}, ValueError, "t: got 0.5"),
+        ({"measure": "chebt"}, ValueError, "measure: got 'chebt'"),
+        ({"T": float("nan")}, ValueError, "T: got nan"),
+        ({"window": 0.0}, ValueError, "window: got 0.0"),
+        ({"scaling": "unit"}, ValueError, "scaling: got 'unit'"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "legendre_basis",
@@ -64,6 +99,8 @@ OPS = [
         legendre,
         partial(points, -1.0, 1.0, (2, 7)),
         partial(ends, -1.0, 0.0, 1.0),
+        errors=REFUSED["legendre"],
+        any_shape=True,
     ),
     OpInfo(
         "laguerre_basis",
@@ -71,6 +108,8 @@ OPS = [
         laguerre,
         partial(points, 0.0, 20.0, (1, 2, 7)),
         partial(ends, 0.0, 150.0, 1400.0),
+        errors=REFUSED["laguerre"],
+        any_shape=True,
     ),
-    OpInfo("reconstruct", remembered, series, coefficients),
+    OpInfo("reconstruct", remembered, series, coefficients, errors=REFUSED["reconstruct"]),
 ]

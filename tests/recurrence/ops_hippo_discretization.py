@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from scipy.linalg import expm
 from scipy.signal import cont2discrete
 from torch import Tensor
@@ -86,6 +86,65 @@ def vectors(rates: bool) -> Iterator[Sample]:
         yield Sample((v, torch.tensor([[0.3, 2.0], [0.1, 40.0]], dtype=torch.float64)) if rates else (v,))
 
 
+SQUARE, VECTOR = -torch.eye(3), torch.ones(3)
+STREAM = {"u": VECTOR, "N": 4}
+SAMPLES = [
+    ({"u": torch.arange(3)}, TypeError, "u: got torch.int64"),
+    ({"u": torch.tensor(1.0)}, ValueError, "u: got shape ()"),
+    ({"N": 0}, ValueError, "N: got 0"),
+    ({"scaling": "unit"}, ValueError, "scaling: got 'unit'"),
+]
+REFUSED = {
+    "discretize": spoiled(
+        hd.discretize,
+        {"A": SQUARE, "B": VECTOR, "dt": 0.1},
+        ({"method": "tustin"}, ValueError, "method: got 'tustin'"),
+        ({"dt": 0.0}, ValueError, "dt: got 0.0"),
+        ({"dt": torch.tensor([0.1, -1.0])}, ValueError, "dt: got -1.0"),
+        ({"method": "gbt", "alpha": 1.5}, ValueError, "alpha: got 1.5"),
+        ({"A": torch.ones(2, 3)}, ValueError, "A: got shape (2, 3)"),
+        ({"B": torch.ones(2)}, ValueError, "B: got shape (2,)"),
+        ({"A": SQUARE.int()}, TypeError, "A: got torch.int32"),
+        ({"A": torch.ones(0, 0), "B": torch.ones(0)}, ValueError, "A: got 0 rows"),
+    ),
+    "matvec": spoiled(
+        hd.legs_matvec,
+        {"v": VECTOR},
+        ({"v": torch.arange(3)}, TypeError, "v: got torch.int64"),
+        ({"v": torch.ones(0)}, ValueError, "v: got shape (0,)"),
+    ),
+    "solve": spoiled(
+        hd.legs_solve,
+        {"v": VECTOR, "lam": 0.5},
+        ({"v": torch.arange(3)}, TypeError, "v: got torch.int64"),
+        ({"v": torch.ones(0)}, ValueError, "v: got shape (0,)"),
+        ({"lam": -0.1}, ValueError, "lam: got -0.1"),
+        ({"lam": torch.ones(2)}, ValueError, "lam: got shape (2,)"),
+    ),
+    "transition": spoiled(
+        hd.legs_transition,
+        {"N": 3, "r": 2 * VECTOR},
+        ({"N": 0}, ValueError, "N: got 0"),
+        ({"r": 0.5}, ValueError, "r: got 0.5"),
+        ({"r": VECTOR > 0}, TypeError, "r: got torch.bool"),
+    ),
+    "scan": spoiled(
+        hd.legs_scan,
+        STREAM,
+        *SAMPLES,
+        ({"method": "euler"}, ValueError, "method: got 'euler'"),
+        ({"u": torch.ones(2, 0), "return_all": False}, ValueError, "u: got shape (2, 0)"),
+    ),
+    "staircase": spoiled(
+        hd.legs_project_staircase,
+        STREAM,
+        *SAMPLES,
+        ({"u": torch.ones(0)}, ValueError, "u: got shape (0,)"),
+        ({"at": [4]}, ValueError, "at: got 4"),
+        ({"at": [0]}, ValueError, "at: got 0"),
+    ),
+}
+
 OPS = [
     *(
         OpInfo(
@@ -93,16 +152,24 @@ OPS = [
             partial(stepped, method=method, dt=0.3),
             partial(by_scipy, method=method, dt=0.3),
             systems,
+            errors=REFUSED["discretize"],
             half_tolerance=4.0,
         )
         for method in ("forward", "bilinear", "zoh")
     ),
-    OpInfo("legs_matvec", hd.legs_matvec, lambda v: v @ legs(v.shape[-1])[0].T, partial(vectors, False)),
+    OpInfo(
+        "legs_matvec",
+        hd.legs_matvec,
+        lambda v: v @ legs(v.shape[-1])[0].T,
+        partial(vectors, False),
+        errors=REFUSED["matvec"],
+    ),
     OpInfo(
         "legs_solve",
         hd.legs_solve,
         dense_solve,
         partial(vectors, True),
+        errors=REFUSED["solve"],
     ),
     OpInfo(
         "legs_transition",
@@ -110,6 +177,8 @@ OPS = [
         lambda r: np.stack([expm(legs(4)[0] * math.log(x)) for x in r]),
         lambda: iter([Sample((torch.tensor([[1.5, 3.0], [1.1, 9.0]], dtype=torch.float64),))]),
         lambda: iter([Sample((torch.tensor([[1.0, 1e4], [1.0, 1.0]], dtype=torch.float64),))]),
+        errors=REFUSED["transition"],
+        any_shape=True,
     ),
     *(
         OpInfo(
@@ -117,6 +186,7 @@ OPS = [
             partial(hd.legs_scan, N=4, method=method),
             partial(staircase, N=4) if method == "zoh" else partial(loop, N=4, method=method),
             streams,
+            errors=REFUSED["scan"],
             compiles=False,
         )
         for method in ("forward", "backward", "bilinear", "bilinear_article", "zoh")
@@ -126,6 +196,7 @@ OPS = [
         partial(hd.legs_scan, N=4, return_all=False),
         lambda u: loop(u, 4, "bilinear")[-1],
         streams,
+        errors=REFUSED["scan"],
         compiles=False,
     ),
     OpInfo(
@@ -133,5 +204,6 @@ OPS = [
         lambda u: hd.legs_project_staircase(u, 4, range(1, u.shape[-1] + 1)),
         partial(staircase, N=4),
         streams,
+        errors=REFUSED["staircase"],
     ),
 ]

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.recurrence.lru import LRU, lru_eigenvalues, lru_gain, rwkv_mix
 
@@ -89,9 +89,62 @@ def inputs() -> Iterator[Sample]:
     yield Sample((drawn(2, 6, 3, seed=5),))
 
 
+HALF, STEPS = torch.ones(3) / 2, torch.zeros(4, 3)
+MIX = {"w": HALF, "bonus": HALF, "k": STEPS, "v": STEPS}
+REFUSED = {
+    "gain": spoiled(
+        lru_gain,
+        {"r": HALF},
+        ({"r": HALF.long()}, TypeError, "r: got torch.int64"),
+        ({"r": -HALF}, ValueError, "r: got -0.5"),
+        ({"t": -1}, ValueError, "t: got -1"),
+    ),
+    "eigenvalues": spoiled(
+        lru_eigenvalues,
+        {"nu_log": HALF, "theta_log": HALF},
+        ({"nu_log": HALF.long()}, TypeError, "nu_log: got torch.int64"),
+        ({"theta_log": HALF.cfloat()}, TypeError, "theta_log: got torch.complex64"),
+        ({"theta_log": torch.ones(2)}, ValueError, "theta_log: got shape (2,)"),
+    ),
+    "mix": spoiled(
+        rwkv_mix,
+        MIX,
+        ({"k": STEPS.long()}, TypeError, "k: got torch.int64"),
+        ({"k": HALF}, ValueError, "k: got shape (3,)"),
+        ({"w": 0 * HALF}, ValueError, "w: got 0.0"),
+        ({"v": torch.zeros(5, 3)}, ValueError, "v: got shape (5, 3)"),
+        ({"w": torch.ones(2)}, ValueError, "w: got shape (2,)"),
+        ({"bonus": torch.ones(2)}, ValueError, "bonus: got shape (2,)"),
+    ),
+    "layer": spoiled(
+        SINGLE.forward,
+        {"u": STEPS},
+        ({"u": STEPS.cfloat()}, TypeError, "u: got torch.complex64"),
+        ({"u": STEPS[:, :2]}, ValueError, "u: got shape (4, 2)"),
+        ({"u": HALF}, ValueError, "u: got shape (3,)"),
+        ({"state": torch.zeros(2)}, ValueError, "state: got shape (2,)"),
+    ),
+}
+
 OPS = [
-    OpInfo("lru_gain", partial(lru_gain, t=6), partial(geometric_sum, t=6), radii),
-    OpInfo("lru_eigenvalues", eigenvalue_parts, decayed_circle, logarithms, dtypes=(torch.float64, torch.float32)),
-    OpInfo("rwkv_mix", mixed, partial(weighted_means, W.numpy(), BONUS.numpy()), mix_samples(1.0), mix_samples(1000.0)),
-    OpInfo("LRU", layer, stepped, inputs, autocast=True),
+    OpInfo(
+        "lru_gain", partial(lru_gain, t=6), partial(geometric_sum, t=6), radii, errors=REFUSED["gain"], any_shape=True
+    ),
+    OpInfo(
+        "lru_eigenvalues",
+        eigenvalue_parts,
+        decayed_circle,
+        logarithms,
+        errors=REFUSED["eigenvalues"],
+        dtypes=(torch.float64, torch.float32),
+    ),
+    OpInfo(
+        "rwkv_mix",
+        mixed,
+        partial(weighted_means, W.numpy(), BONUS.numpy()),
+        mix_samples(1.0),
+        mix_samples(1000.0),
+        errors=REFUSED["mix"],
+    ),
+    OpInfo("LRU", layer, stepped, inputs, errors=REFUSED["layer"], autocast=True),
 ]

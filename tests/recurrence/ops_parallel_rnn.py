@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.recurrence.parallel_rnn import GRUCell, parallel_rnn
 
@@ -41,12 +41,37 @@ def samples() -> Iterator[Sample]:
         yield Sample((drawn(2, 4, 2, seed=seed), drawn(2, 3, seed=seed + 1)))
 
 
+CELL, STEPS = GRUCell(2, 3), torch.ones(4, 2)
+GOOD = {"cell": CELL, "u": STEPS}
+REFUSED = {
+    "rnn": spoiled(
+        parallel_rnn,
+        GOOD,
+        ({"u": STEPS.long()}, TypeError, "u: got torch.int64"),
+        ({"u": STEPS.half()}, TypeError, "u: got torch.float16"),
+        ({"x0": torch.zeros(3, dtype=torch.int64)}, TypeError, "x0: got torch.int64"),
+        ({"u": STEPS[0]}, ValueError, "u: got shape (2,)"),
+        ({"u": STEPS[:0]}, ValueError, "u: got shape (0, 2)"),
+        ({"x0": torch.zeros(2)}, ValueError, "x0: got shape (2,)"),
+        ({"init": torch.zeros(3, 3)}, ValueError, "init: got shape (3, 3)"),
+        ({"cell": torch.nn.Linear(2, 3)}, TypeError, "cell: got Linear"),
+        ({"method": "picard"}, ValueError, "method: got 'picard'"),
+        ({"method": "constant"}, ValueError, "transition: got None"),
+        ({"transition": torch.eye(3)}, ValueError, "transition: got a tensor"),
+        ({"method": "constant", "transition": torch.ones(2)}, ValueError, "transition: got shape (2,)"),
+        ({"max_iters": 0}, ValueError, "max_iters: got 0"),
+        ({"tol": -1.0}, ValueError, "tol: got -1.0"),
+        ({"damping": 2.0}, ValueError, "damping: got 2.0"),
+    ),
+}
+
 OPS = [
     OpInfo(
         "parallel_rnn",
         lambda u, h: parallel_rnn(gru(u.dtype, u.device), u, h, max_iters=4),
         gru_loop,
         samples,
+        errors=REFUSED["rnn"],
         dtypes=FULL,
         forward_mode=False,
         vmap=False,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 from torch import Tensor
 
 from kexue_lib.recurrence import s4
@@ -97,16 +97,61 @@ def states() -> Iterator[Sample]:
     yield Sample((drawn(2, 3, seed=90), drawn(2, 3, seed=91), drawn(2, 1, seed=92), *first))
 
 
+ONES, POLES = torch.ones(3), -torch.ones(3) + 1j
+DIAGONAL = {"Lam": POLES, "B": POLES, "C": POLES, "dt": 0.1, "L": 7}
+TIED = {"Lam": POLES, "P": POLES, "B": POLES, "Ct": POLES, "dt": 0.1, "L": 7}
+STEP = {"x": POLES, "u": ONES[0], "Lam": POLES, "P": POLES, "Q": POLES, "B": POLES, "dt": 0.1}
+REFUSED = {
+    "conv": spoiled(
+        s4.causal_conv,
+        {"u": ONES, "k": ONES},
+        ({"u": ONES.long()}, TypeError, "u: got torch.int64"),
+        ({"k": POLES}, TypeError, "k: got torch.complex64"),
+        ({"u": ONES[0]}, ValueError, "u: got shape ()"),
+        ({"k": ONES[:2]}, ValueError, "k: got shape (2,)"),
+    ),
+    "diagonal": spoiled(
+        s4.s4d_kernel,
+        DIAGONAL,
+        ({"Lam": ONES.long()}, TypeError, "Lam: got torch.int64"),
+        ({"C": ONES.long()}, TypeError, "C: got torch.int64"),
+        ({"B": POLES[:2]}, ValueError, "B: got shape (2,)"),
+        ({"Lam": POLES[0]}, ValueError, "Lam: got shape ()"),
+        ({"dt": -0.1}, ValueError, "dt: got -0.1"),
+        ({"L": 0}, ValueError, "L: got 0"),
+        ({"method": "euler"}, ValueError, "method: got 'euler'"),
+    ),
+    "tied": spoiled(
+        s4.s4_kernel,
+        TIED,
+        ({"Lam": ONES}, TypeError, "Lam: got torch.float32"),
+        ({"P": ONES.long()}, TypeError, "P: got torch.int64"),
+        ({"Ct": POLES[:2]}, ValueError, "Ct: got shape (2,)"),
+        ({"dt": 0.0}, ValueError, "dt: got 0.0"),
+        ({"L": 1.5}, TypeError, "L: got 1.5"),
+    ),
+    "step": spoiled(
+        s4.dplr_step,
+        STEP,
+        ({"x": ONES.long()}, TypeError, "x: got torch.int64"),
+        ({"u": ONES[0].long()}, TypeError, "u: got torch.int64"),
+        ({"Q": POLES[:2]}, ValueError, "Q: got shape (2,)"),
+        ({"dt": torch.zeros(())}, ValueError, "dt: got 0.0"),
+        ({"dt": -0.1}, ValueError, "dt: got -0.1"),
+    ),
+}
+
 OPS = [
-    OpInfo("causal_conv", s4.causal_conv, convolved, signals),
-    OpInfo("s4d_kernel", diagonal, with_powers, lambda: pairs(2), dtypes=WIDE),
+    OpInfo("causal_conv", s4.causal_conv, convolved, signals, errors=REFUSED["conv"]),
+    OpInfo("s4d_kernel", diagonal, with_powers, lambda: pairs(2), errors=REFUSED["diagonal"], dtypes=WIDE),
     OpInfo(
         "s4d_kernel_bilinear",
         lambda *x: diagonal(*x, method="bilinear"),
         lambda *x: with_powers(*x, method="bilinear"),
         lambda: pairs(2),
+        errors=REFUSED["diagonal"],
         dtypes=WIDE,
     ),
-    OpInfo("s4_kernel", tied, tied_with_powers, lambda: pairs(3), dtypes=WIDE),
-    OpInfo("dplr_step", stepped, stepped_densely, states, dtypes=WIDE),
+    OpInfo("s4_kernel", tied, tied_with_powers, lambda: pairs(3), errors=REFUSED["tied"], dtypes=WIDE),
+    OpInfo("dplr_step", stepped, stepped_densely, states, errors=REFUSED["step"], dtypes=WIDE),
 ]

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from opinfo import OpInfo, Sample
+from opinfo import OpInfo, Sample, spoiled
 
 from kexue_lib.recurrence.scan import linear_scan, matrix_scan
 
@@ -57,8 +57,51 @@ def scanned(a: torch.Tensor, b: torch.Tensor, x0: torch.Tensor, **options) -> to
     return linear_scan(a, b, x0, **options)
 
 
+STEPS, DECAY = torch.ones(4, 3), torch.ones(3)
+REFUSED = {
+    "linear": spoiled(
+        linear_scan,
+        {"a": DECAY, "b": STEPS},
+        ({"method": "fast"}, ValueError, "method: got 'fast'"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: got 0"),
+        ({"b": DECAY}, ValueError, "b: got shape (3,)"),
+        ({"a": torch.ones(5, 3)}, ValueError, "a: got shape (5, 3)"),
+        ({"a": torch.ones(2)}, ValueError, "a: got shape (1, 2)"),
+        (
+            {"a": torch.ones(3, 4, 3), "b": torch.ones(2, 4, 3)},
+            ValueError,
+            "a: got batch dimensions a (3, 4, 3), b (2, 4, 3)",
+        ),
+        ({"x0": torch.ones(2)}, ValueError, "x0: got shape (2,)"),
+        ({"a": DECAY.long()}, TypeError, "a: got torch.int64"),
+        ({"b": STEPS > 0}, TypeError, "b: got torch.bool"),
+        ({"x0": DECAY.long()}, TypeError, "x0: got torch.int64"),
+    ),
+    "matrix": spoiled(
+        matrix_scan,
+        {"A": torch.eye(3), "b": STEPS},
+        ({"method": "fast"}, ValueError, "method: got 'fast'"),
+        ({"A": torch.ones(2, 3)}, ValueError, "A: got shape (1, 2, 3)"),
+        ({"A": torch.ones(5, 3, 3)}, ValueError, "A: got shape (5, 3, 3)"),
+        ({"A": torch.eye(3).long()}, TypeError, "A: got torch.int64"),
+        ({"b": STEPS.long()}, TypeError, "b: got torch.int64"),
+    ),
+}
+
 OPS = [
-    OpInfo("linear_scan", partial(scanned, method="chunked", chunk_size=2), loop, samples(5)),
-    OpInfo("linear_scan_reverse", partial(scanned, reverse=True, method="odd_even"), backwards, samples(4)),
-    OpInfo("matrix_scan", lambda A, b: matrix_scan(A, b, method="doubling"), loop_of_matrices, matrices),
+    OpInfo("linear_scan", partial(scanned, method="chunked", chunk_size=2), loop, samples(5), errors=REFUSED["linear"]),
+    OpInfo(
+        "linear_scan_reverse",
+        partial(scanned, reverse=True, method="odd_even"),
+        backwards,
+        samples(4),
+        errors=REFUSED["linear"],
+    ),
+    OpInfo(
+        "matrix_scan",
+        lambda A, b: matrix_scan(A, b, method="doubling"),
+        loop_of_matrices,
+        matrices,
+        errors=REFUSED["matrix"],
+    ),
 ]

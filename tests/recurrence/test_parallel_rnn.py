@@ -354,23 +354,7 @@ def test_many_rounds_of_the_fixed_iteration_are_the_network_that_it_approximates
 def test_arguments_are_refused_by_name() -> None:
     cell, u = tanh_cell(2, 0.5), drawn(5, 2)
     bad = [
-        (lambda: parallel_rnn(cell, u, method="picard"), ValueError, "method: got 'picard', expected 'jacobi', 'con"),
-        (lambda: parallel_rnn(cell, u, method="constant"), ValueError, r"transition: got None, expected \(2, 2\)"),
-        (lambda: parallel_rnn(cell, u, transition=cell.A), ValueError, "transition: got a tensor, expected None"),
-        (
-            lambda: parallel_rnn(cell, u, method="constant", transition=drawn(3)),
-            ValueError,
-            r"transition: got shape \(3,\)",
-        ),
-        (lambda: parallel_rnn(cell, u[:0]), ValueError, r"u: got shape \(0, 2\)"),
-        (lambda: parallel_rnn(cell, u, damping=1.5), ValueError, "damping: got 1.5"),
-        (lambda: parallel_rnn(cell, u, tol=-1.0), ValueError, "tol: got -1.0"),
-        (lambda: parallel_rnn(cell, u, max_iters=0), ValueError, "max_iters: got 0"),
-        (lambda: parallel_rnn(cell, u, drawn(3)), ValueError, r"x0: got shape \(3,\)"),
-        (lambda: parallel_rnn(cell, u, init=drawn(4, 2)), ValueError, r"init: got shape \(4, 2\)"),
-        (lambda: parallel_rnn(cell, u.long()), TypeError, "u: got torch.int64"),
         (lambda: sequential_rnn(cell, u.to(torch.complex64)), TypeError, "u: got torch.complex64"),
-        (lambda: parallel_rnn(torch.tanh, u), TypeError, "cell: got builtin"),
         (lambda: TanhCell(drawn(2, 3)), ValueError, r"A: got shape \(2, 3\)"),
         (lambda: GRUCell(0, 3), ValueError, "d_in: got 0"),
         (lambda: MinGRU(2, 1.5), TypeError, "d: got 1.5"),

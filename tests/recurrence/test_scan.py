@@ -12,7 +12,6 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from kexue_lib.recurrence.scan import linear_scan, matrix_scan, scan_combine
-from tests.opinfo import as_users_call
 
 METHODS = ("auto", "sequential", "chunked", "doubling", "odd_even", "associative")
 DTYPES = (torch.float64, torch.complex128)
@@ -223,24 +222,3 @@ def test_memory_beside_the_output() -> None:
             held += event.nbytes()
             peak = max(peak, held)
     assert b.nbytes <= peak <= 1.5 * b.nbytes
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: linear_scan(torch.ones(3), torch.ones(4, 3), method="fast"), ValueError, "method: got 'fast'"),
-        (lambda: linear_scan(torch.ones(3), torch.ones(4, 3), chunk_size=0), ValueError, "chunk_size: got 0"),
-        (lambda: linear_scan(torch.ones(3), torch.ones(3)), ValueError, r"b: got shape \(3,\)"),
-        (lambda: linear_scan(torch.ones(5, 3), torch.ones(4, 3)), ValueError, r"a: got shape \(5, 3\)"),
-        (lambda: linear_scan(torch.ones(2), torch.ones(4, 3)), ValueError, r"a: got shape \(1, 2\)"),
-        (lambda: linear_scan(torch.ones(3, 4, 3), torch.ones(2, 4, 3)), ValueError, "a: got batch dimensions"),
-        (lambda: linear_scan(torch.ones(3), torch.ones(4, 3), torch.ones(2)), ValueError, r"x0: got shape \(2,\)"),
-        (lambda: linear_scan(torch.ones(3).long(), torch.ones(4, 3)), TypeError, "a: got dtype torch.int64"),
-        (lambda: linear_scan(torch.ones(3), torch.ones(4, 3) > 0), TypeError, "b: got dtype torch.bool"),
-        (lambda: matrix_scan(torch.ones(2, 3), torch.ones(4, 3)), ValueError, r"A: got shape \(1, 2, 3\)"),
-        (lambda: matrix_scan(torch.ones(5, 3, 3), torch.ones(4, 3)), ValueError, r"A: got shape \(5, 3, 3\)"),
-    ],
-)
-def test_bad_input(call, error: type[Exception], message: str) -> None:
-    with as_users_call(), pytest.raises(error, match=message):
-        call()

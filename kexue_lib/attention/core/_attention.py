@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from kexue_lib._arguments import check_integer
+from kexue_lib._arguments import check_dtype, check_integer, check_number
 
 _LONG = 64  # queries from which on the score matrix is too large to be written out
 
@@ -129,11 +129,12 @@ def attention(
     >>> attention(q, k, v, causal=True)[0, 0]
     tensor([1., 0.])
     """
+    _check(query, key, value, mask, window, dropout)
     (L, Dk), S = query.shape[-2:], key.shape[-2]
-    _check(query, key, value, mask, window)
     if isinstance(scale, Tensor):
         query, scale = query * scale.to(query.dtype), 1.0
     factor: float = Dk**-0.5 if scale is None else scale
+    check_number("scale", factor)
     if not query.shape[:-3] == key.shape[:-3] == value.shape[:-3]:
         batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
         query, key, value = (t.expand(*batch, *t.shape[-3:]) for t in (query, key, value))
@@ -206,7 +207,11 @@ def _dispatch(
     return scaled_dot_product_attention(query, key, value, **options).reshape(*batch, H, L, Dv)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, window: int | None) -> None:
+def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, window: int | None, dropout: float) -> None:
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check_dtype(name, x, "floating")
+        if x.dim() < 3:
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (..., heads, length, width)")
     for name, what, got, expected, other in (
         ("key", "head dimension", key.shape[-1], query.shape[-1], "query"),
         ("value", "length", value.shape[-2], key.shape[-2], "key"),
@@ -216,7 +221,9 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, windo
             raise ValueError(f"{name}: got {what} {got}, expected {expected} as {other} has")
     if query.shape[-3] % key.shape[-3]:
         raise ValueError(f"query: got {query.shape[-3]} heads, expected a multiple of the {key.shape[-3]} of key")
-    if mask is not None and mask.dtype != torch.bool and not mask.is_floating_point():
-        raise TypeError(f"mask: got {mask.dtype}, expected a tensor of bool or floating dtype")
+    if mask is not None and not (isinstance(mask, Tensor) and (mask.dtype == torch.bool or mask.is_floating_point())):
+        got = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"mask: got {got}, expected a tensor of bool or floating dtype")
     if window is not None:
         check_integer("window", window, 1)
+    check_number("dropout", dropout, least=0, most=1)

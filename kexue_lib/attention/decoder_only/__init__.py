@@ -79,10 +79,13 @@ def attention_matrix(
             [0.5000, 0.5000]])
     """
     check_one_of("kind", kind, ("softmax", "linear"))
+    _check_tokens(query=query, key=key)
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(f"key: got width {key.shape[-1]}, expected {query.shape[-1]} as query has")
     if mask is not None:
         check_dtype("mask", mask, "bool")
+    if scale is not None:
+        check_number("scale", scale)
     dtype = torch.promote_types(query.dtype, torch.float32)
     q, k = query.to(dtype), key.to(dtype)
     if kind == "softmax":
@@ -152,6 +155,7 @@ def rank_report(matrix: Float[Tensor, "*batch m n"], *, rtol: float = 1e-6) -> R
     (2, 2.0)
     """
     check_number("rtol", rtol, least=0)
+    _check_tokens(matrix=matrix)
     m, n = matrix.shape[-2:]
     if not m or not n:
         raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, expected at least one row and one column")
@@ -205,8 +209,11 @@ def causal_logdet(
     >>> causal_logdet(torch.zeros(4, 2), torch.zeros(4, 2)).exp() * 24  # A is 1/i, its determinant 1/4!
     tensor(1.0000)
     """
+    _check_tokens(query=query, key=key)
     check_shape("key", key, query.shape, "as query has")
     check_integer("block_size", block_size, 1)
+    if scale is not None:
+        check_number("scale", scale)
     dtype = torch.promote_types(query.dtype, torch.float32)
     factor: float = query.shape[-1] ** -0.5 if scale is None else scale
     function = _log_determinant if torch.compiler.is_compiling() else _CausalLogDet.apply
@@ -236,6 +243,7 @@ def causal_recover(
     >>> causal_recover(A, A @ torch.tensor([[3.0], [5.0]])).flatten()
     tensor([3., 5.])
     """
+    _check_tokens(attention=attention, output=output)
     rows, columns = attention.shape[-2:]
     if rows != columns or output.shape[-2] != rows:
         shapes = f"{tuple(attention.shape)} and {tuple(output.shape)}"
@@ -296,3 +304,10 @@ def _scores(query: Tensor, key: Tensor, scale: float, start: int, block_size: in
     hidden = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).triu(1)
     scores[..., start:].masked_fill_(hidden, -torch.inf)  # in place: the block is the largest thing in memory
     return scores
+
+
+def _check_tokens(**tensors: Tensor) -> None:
+    """Refuse what is no floating tensor of two dimensions or more."""
+    for name, x in tensors.items():
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "rows", "columns"))

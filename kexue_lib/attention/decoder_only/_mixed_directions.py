@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_one_of, check_shape
 from kexue_lib.attention.core import LayerCache, SelfAttention, attention, causal_mask, prefix_mask
 
 KINDS = ("bidirectional", "causal", "reverse", "prefix", "mixed")
@@ -98,6 +98,9 @@ def mixed_attention(
     tensor([[1.0000, 0.0000],
             [0.6698, 0.3302]])
     """
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "H", "L", "D"))
     H, Hk = query.shape[-3], key.shape[-3]
     check_integer("n_heads", H, 2, even=True)
     if query.shape[-2] != key.shape[-2]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_dtype, check_integer
+from kexue_lib._arguments import check_dtype, check_integer, check_shape
 from kexue_lib.attention.core import attention
 
 
@@ -31,6 +31,8 @@ def collapse_residual(x: Float[Tensor, "*batch L d"]) -> Float[Tensor, "*batch"]
     >>> collapse_residual(torch.tensor([[[1.0], [1.0]], [[1.0], [-1.0]]]))
     tensor([0., 1.])
     """
+    check_dtype("x", x, "floating")
+    check_shape("x", x, ("...", "L", "d"))
     if not x.shape[-2] or not x.shape[-1]:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one token of at least one channel")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))

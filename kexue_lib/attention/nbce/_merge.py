@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from kexue_lib._arguments import check_dtype, check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_broadcast, check_dtype, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.attention.core import truncate_log_probs
 from kexue_lib.distributions.sparsity import renyi_entropy
@@ -39,6 +39,9 @@ def entropy_of(log_probs: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batc
     >>> entropy_of(torch.tensor([0.5, 0.5, 0.0]).log())
     tensor(0.6931)
     """
+    check_dtype("log_probs", log_probs, "floating")
+    if log_probs.dim() and not log_probs.shape[-1]:
+        raise ValueError(f"log_probs: got shape {tuple(log_probs.shape)}, expected at least one token")
     return renyi_entropy(log_probs, 1.0, log_input=True)
 
 
@@ -135,6 +138,8 @@ def nbce_logits(
     dtype = torch.promote_types(context_logits.dtype, torch.float32)
     rows, present = context_logits.to(dtype), None
     if context_mask is not None:
+        check_dtype("context_mask", context_mask, "bool")
+        check_broadcast("context_mask", context_mask, rows.shape[:-1], "(..., n)")
         present = context_mask.expand(rows.shape[:-1])
         if present.device.type == "cpu" and not is_traced() and not present.any(-1).all():
             raise ValueError("context_mask: got a row without a present context, expected at least one")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
+from kexue_lib._arguments import check_broadcast, check_dim, check_dtype, check_integer, check_number, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib.attention.softmax_robustness._entropy_range import (
     cosine_entropy_deficit,
@@ -70,6 +70,7 @@ def softmax_entropy(
     >>> softmax_entropy(torch.tensor([[0.0, 0.0, -float("inf")], [9.0, 9.0, 9.0]])).exp().round()
     tensor([2., 3.])
     """
+    _check_logits(logits, dim)
     if mask is not None:
         check_dtype("mask", mask, "bool")
         check_broadcast("mask", mask, logits.shape, "that of logits")
@@ -93,6 +94,7 @@ def effective_number(logits: Float[Tensor, "..."], dim: int = -1) -> Float[Tenso
     >>> effective_number(torch.tensor([[0.0, 0.0, 0.0, 0.0], [99.0, 0.0, 0.0, 0.0]]))
     tensor([4., 1.])
     """
+    _check_logits(logits, dim)
     nothing = (logits == -math.inf).all(dim)
     number = sparsity.effective_number(_log_probabilities(logits, dim), 2.0, dim, log_input=True)
     return torch.where(nothing, 0.0, number).to(logits.dtype)
@@ -204,6 +206,7 @@ def perturbation_moments(
     (tensor([-0.]), tensor([0.0500]))
     """
     _check_lengths(scores, values)
+    check_number("cv2", cv2)
     p = _log_probabilities(scores, -1).exp()
     wide = values.to(p.dtype)
     residual = wide - p.unsqueeze(-2) @ wide  # (..., n, d)
@@ -224,6 +227,18 @@ def _log_probabilities(logits: Tensor, dim: int) -> Tensor:
     return torch.where(nothing, -math.inf, log_p)
 
 
+def _check_logits(logits: Tensor, dim: int) -> None:
+    check_dtype("logits", logits, "floating")
+    if logits.dim() or dim not in (0, -1):  # a single number has the dimension 0 as torch.softmax says
+        check_dim(dim, logits, "logits")
+    if not all(logits.shape[dim : dim + 1 or None]):
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one entry in dim {dim}")
+
+
 def _check_lengths(scores: Tensor, values: Tensor) -> None:
+    check_dtype("scores", scores, "floating")
+    check_dtype("values", values, "floating")
+    check_shape("scores", scores, ("...", "n"))
+    check_shape("values", values, ("...", "n", "d"))
     if scores.shape[-1] != values.shape[-2]:
         raise ValueError(f"values: got length {values.shape[-2]}, expected {scores.shape[-1]} as scores has")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib._arguments import check_integer, check_number, check_one_of
 from kexue_lib.attention.softmax_robustness._noise import checked_number, coth_remainder
 from kexue_lib.positions.rope import log_length_scale
 
@@ -108,7 +108,8 @@ def gaussian_entropy(n: int | Tensor, sigma: float | Tensor) -> Float[Tensor, ".
     >>> gaussian_entropy(65536, 2.0)
     tensor(9.0904, dtype=torch.float64)
     """
-    log_n = checked_number("n - 1", torch.as_tensor(n, dtype=torch.float64) - 1, least=0).log1p()
+    check_number("n", n, least=1)
+    log_n = (torch.as_tensor(n, dtype=torch.float64) - 1).log1p()
     return (log_n - checked_number("sigma", sigma, least=0).square() / 2).clamp(min=0.0)
 
 
@@ -202,7 +203,8 @@ def entropy_invariant_scale(n: int | Tensor, d: int, *, train_length: int = 512)
     tensor([0.1250, 0.2500], dtype=torch.float64)
     """
     check_integer("d", d, 1)
-    before = checked_number("n - 1", torch.as_tensor(n) - 1, least=0)
+    check_number("n", n, least=1)
+    before = torch.as_tensor(n, dtype=torch.float64) - 1
     return log_length_scale(before, train_length, clip=False) / math.sqrt(d)
 
 
@@ -234,7 +236,8 @@ def entropy_keeping_scale(n: int | Tensor, d: int, *, train_length: int = 512) -
     """
     check_integer("d", d, 2)
     check_integer("train_length", train_length, 2)
-    log_n = checked_number("n - 1", torch.as_tensor(n, dtype=torch.float64) - 1, least=0).log1p()
+    check_number("n", n, least=1)
+    log_n = (torch.as_tensor(n, dtype=torch.float64) - 1).log1p()
     wanted = log_n - math.log(train_length) + sphere_entropy_deficit(d**-0.5, d).to(log_n.device)
     inside = wanted > 0
     wanted = torch.where(inside, wanted, 1.0)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from kexue_lib._arguments import check_broadcast, check_dtype, check_integer
+from kexue_lib._arguments import check_broadcast, check_dtype, check_integer, check_number, check_shape
 from kexue_lib._autograd import remember_signature
 
 # Masked scores are a finite number, so that no −inf − (−inf) and no 0 · (−inf) arises; a row whose maximum stays at
@@ -88,6 +88,7 @@ def attention_stats(
     batch = _check(query, key, value, mask, block_size)
     work = torch.promote_types(query.dtype, torch.float32)
     factor = query.shape[-1] ** -0.5 if scale is None else scale
+    check_number("scale", factor)
     if isinstance(factor, Tensor):
         check_broadcast("scale", factor, (*batch, query.shape[-2]), "(..., L)")
         factor = factor.to(work).unsqueeze(-1) if factor.ndim else factor.to(work)
@@ -323,6 +324,9 @@ def _whole_backward(
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, block_size: int) -> torch.Size:
     """The batch dimensions of the result."""
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "length", "width"))
     if not query.dtype == key.dtype == value.dtype:
         raise TypeError(f"query, key, value: got {query.dtype}, {key.dtype}, {value.dtype}, expected one dtype")
     if query.shape[-1] != key.shape[-1]:

@@ -83,6 +83,9 @@ def linear_cross_entropy(
     >>> linear_cross_entropy(hidden, weight, torch.tensor([0, 1, -100]))
     tensor(0.5514)
     """
+    check_dtype("hidden", hidden, "floating")
+    check_dtype("weight", weight, "floating")
+    check_shape("hidden", hidden, ("...", "d"))
     if torch.is_autocast_enabled(hidden.device.type):
         wide = torch.promote_types(hidden.dtype, weight.dtype)
         hidden, weight = hidden.to(wide), weight.to(wide)
@@ -261,7 +264,9 @@ def _check(
     if weight.dtype != hidden.dtype:
         raise TypeError(f"weight: got {weight.dtype}, expected {hidden.dtype} as hidden has")
     check_shape("targets", targets, hidden.shape[:-1], "as hidden has")
+    check_integer("ignore_index", ignore_index)
     if bias is not None:
+        check_dtype("bias", bias, "floating")
         check_shape("bias", bias, weight.shape[:1], "as weight has")
     check_integer("chunk_size", chunk_size, 1)
     if targets.device.type == "cpu" and not is_traced():

@@ -168,6 +168,7 @@ def spectral_factor(density: Float[Tensor, "*batch m"], num_frequencies: int) ->
     """
     check_integer("num_frequencies", num_frequencies, 0)
     check_dtype("density", density, "floating")
+    check_shape("density", density, ("...", "M"))
     samples = density.shape[-1]
     if samples <= 2 * num_frequencies:
         raise ValueError(f"density: got {samples} samples, expected more than {2 * num_frequencies}")
@@ -368,9 +369,7 @@ def _prepared(a: Tensor, x: Tensor, name: str = "x", dtype: torch.dtype = torch.
 
 
 def _check_a(a: Tensor) -> None:
-    if not isinstance(a, Tensor) or not (a.is_complex() or a.is_floating_point()):
-        got = getattr(a, "dtype", type(a).__name__)
-        raise TypeError(f"a: got {got}, expected a tensor of complex or floating dtype")
+    check_dtype("a", a, "floating or complex")
     if a.dim() == 0 or a.shape[-1] == 0:
         raise ValueError(f"a: got shape {tuple(a.shape)}, expected (..., N + 1) with at least one coefficient")
 

@@ -160,7 +160,7 @@ def entmax_loss(
     >>> entmax_loss(torch.tensor([[3.0, 2.0, 0.0]]), torch.tensor([0]), 1.0)
     tensor(0.3490)
     """
-    arguments.check(x, -1)
+    arguments.check_rows(x)
     beta = arguments.beta_of(alpha, x, -1)
     arguments.check_target(target, x, reduction, ignore_index)
     y = arguments.wide(x)
@@ -221,7 +221,7 @@ def sparse_softmax_loss(
     >>> sparse_softmax_loss(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([2]), 1)
     tensor(2.)
     """
-    arguments.check(x, -1)
+    arguments.check_rows(x)
     check_integer("k", k, 1, x.shape[-1], most_is="n")
     arguments.check_target(target, x, reduction, ignore_index, probabilities=False)
     target, counts = arguments.counted(target, ignore_index)
@@ -292,13 +292,13 @@ def margin_cross_entropy(
     >>> margin_cross_entropy(torch.tensor([[0.35, 0.0]]), torch.tensor([0])).exp()
     tensor(2.)
     """
-    arguments.check(cos, -1, "cos")
+    arguments.check_rows(cos, "cos")
+    check_number("margin", margin, above=-math.inf, below=math.inf)
     check_number("tau", tau, above=0)
     arguments.check_target(target, cos, reduction, ignore_index, probabilities=False, name="cos")
     target, counts = arguments.counted(target, ignore_index)
     y, n = arguments.wide(cos), cos.shape[-1]
-    hit = torch.arange(n, device=cos.device) == target.unsqueeze(-1)
-    logits = torch.where(hit, y - margin, y) / tau
+    logits = torch.where(torch.arange(n, device=cos.device) == target.unsqueeze(-1), y - margin, y) / tau
     loss = cross_entropy(logits.reshape(-1, n), target.reshape(-1), reduction="none").reshape(target.shape)
     return arguments.reduced(loss.to(cos.dtype), reduction, counts)
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kexue_lib._arguments import check_dim, check_dtype, check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_dim, check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.distributions.softmax_alternatives import _entmax_rows as rows
 
@@ -70,7 +70,14 @@ def check(x: Tensor, dim: int, name: str = "x") -> None:
     check_dtype(name, x, "floating")
     check_dim(dim, x, name)
     if x.shape[dim] == 0:
-        raise ValueError(f"dim: got {dim}, expected a dimension of {name} {tuple(x.shape)} that is not empty")
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected at least one entry in dim {dim}")
+
+
+def check_rows(x: Tensor, name: str = "x") -> None:
+    """Scores are floating, with at least one entry in each row."""
+    check_dtype(name, x, "floating")
+    if x.dim() == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (..., n) with n of at least 1")
 
 
 def check_target(
@@ -84,6 +91,7 @@ def check_target(
         raise TypeError(f"target: got {got}, expected a tensor of {kinds}")
     check_shape("target", target, x.shape if distribution else x.shape[:-1], f"as {name} has")
     check_one_of("reduction", reduction, ("mean", "sum", "none"))
+    check_integer("ignore_index", ignore_index)
     if not distribution and target.device.type == "cpu" and target.numel() and not is_traced():
         low, high = torch.where(target == ignore_index, 0, target).aminmax()
         if low < 0 or high >= x.shape[-1]:

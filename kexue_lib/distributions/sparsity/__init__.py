@@ -308,7 +308,7 @@ def renyi_entropy(
     """
     check_dtype("p", p, "floating")
     check_number("alpha", alpha, least=0)
-    dims = reduced_dims(p, dim)
+    dims = reduced_dims(p, dim, "p")
     wide = p.to(_compute_dtype(p))
     entropy = _entropy_of_logarithms if log_input else _entropy_of_probabilities
     return _finish(entropy(wide, float(alpha), dims), dims, keepdim, p)

@@ -11,12 +11,13 @@ from torch import Tensor
 from kexue_lib._autograd import remember_signature
 
 
-def reduced_dims(x: Float[Tensor, "..."], dim: int | tuple[int, ...] | None) -> tuple[int, ...]:
+def reduced_dims(x: Float[Tensor, "..."], dim: int | tuple[int, ...] | None, name: str = "x") -> tuple[int, ...]:
     """The dimensions to reduce, as sorted indices from 0; None and () mean all, as in `torch.sum`.
 
     Args:
         x: any shape.
         dim: as the caller gave it.
+        name: what the caller calls x.
 
     Raises:
         TypeError: dim is no int, tuple of int or None.
@@ -30,7 +31,8 @@ def reduced_dims(x: Float[Tensor, "..."], dim: int | tuple[int, ...] | None) -> 
         raise ValueError(f"dim: got {dim!r}, expected different dimensions of {x.dim()}")
     dims = tuple(sorted(i % rank for i in given) if given else range(x.dim()))[: x.dim()]
     if any(x.shape[i] == 0 for i in dims):
-        raise ValueError(f"x: got shape {tuple(x.shape)}, which is empty in dim {dim!r}, expected something to measure")
+        shape = tuple(x.shape)
+        raise ValueError(f"{name}: got shape {shape}, which is empty in dim {dim!r}, expected something to measure")
     return dims
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
-from kexue_lib.generative.gan_flow._losses import transform as transform_by_name
+from kexue_lib.generative.gan_flow._losses import TRANSFORMS
 from kexue_lib.generative.ode import ode_step
 from kexue_lib.optimization.gradient_flow import gaussian_flow
 
@@ -47,7 +47,8 @@ def flow_velocity(
     >>> flow_velocity(lambda x: -(x**2).sum(-1) / 2, torch.tensor([[1.0, -2.0]]))
     tensor([[-1.,  2.]])
     """
-    h, _ = transform_by_name(transform)
+    check_one_of("transform", transform, tuple(TRANSFORMS))
+    h, _ = TRANSFORMS[transform]
     check_dtype("x", x, "floating")
     if x.ndim == 0:
         raise ValueError("x: got a tensor without dimensions, expected a batch (B, …)")
@@ -178,6 +179,7 @@ def gaussian_kl(
     """
     for name, value in (("mean0", mean0), ("cov0", cov0), ("mean1", mean1), ("cov1", cov1)):
         check_dtype(name, value, "floating")
+    check_shape("mean0", mean0, ("...", "d"))
     d = mean0.shape[-1]
     for name, value, shape in (("cov0", cov0, (d, d)), ("mean1", mean1, (d,)), ("cov1", cov1, (d, d))):
         if tuple(value.shape[-len(shape) :]) != shape:

@@ -52,7 +52,7 @@ def transform(name: Literal["linear", "exp", "saturating", "non_saturating"]) ->
     >>> h(torch.tensor([0.0, -1000.0])), slope(torch.tensor([0.0, -1000.0]))
     (tensor([-6.9315e-01, -1.0000e+03]), tensor([0.5000, 1.0000]))
     """
-    check_one_of("transform", name, tuple(TRANSFORMS))
+    check_one_of("name", name, tuple(TRANSFORMS))
     return TRANSFORMS[name]
 
 
@@ -80,6 +80,7 @@ def generator_loss(
     tensor(0.6931)
     """
     check_dtype("fake_logits", fake_logits, "floating")
+    check_one_of("kind", kind, tuple(TRANSFORMS))
     return -transform(kind)[0](fake_logits).mean()
 
 

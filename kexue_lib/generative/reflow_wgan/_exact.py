@@ -54,7 +54,9 @@ def gaussian_velocity(
     t = _times(x, t)
     d = x.shape[-1]
     for name, value, shape in (("mean0", mean0, (d,)), ("cov0", cov0, (d, d)), ("mean1", mean1, (d,))):
+        check_dtype(name, value, "floating")
         check_shape(name, value, shape, "as x has width d")
+    check_dtype("cov1", cov1, "floating")
     check_shape("cov1", cov1, (d, d), "as x has width d")
     s, t, wide = 1 - t[..., None], t[..., None], t[..., None, None]
     covariance = (1 - wide).square() * cov0 + wide.square() * cov1
@@ -173,6 +175,8 @@ def _log_parts(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each node: log of its weight times the density at x, its time, x − m_t and the variance."""
     check_dtype("x", x, "floating")
+    for name, value in (("m0", m0), ("m1", m1)):
+        check_number(name, value, above=-math.inf, below=math.inf)
     for name, value in (("s0", s0), ("s1", s1)):
         check_number(name, value, above=0, below=math.inf)
     check_integer("nodes", nodes, 1)
@@ -187,6 +191,7 @@ def _log_parts(
 
 def _times(x: Tensor, t: float | Tensor) -> Tensor:
     check_dtype("x", x, "floating")
+    check_shape("x", x, ("...", "d"))
     check_number("t", t, least=0, most=1)
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     check_broadcast("t", t, x.shape[:-1], "x.shape[:-1]")

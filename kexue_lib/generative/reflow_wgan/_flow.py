@@ -20,6 +20,7 @@ Method = Literal["euler", "heun", "rk4"]
 def check_pair(x0: Tensor, x1: Tensor) -> None:
     """Refuse starts and ends that are no pairs."""
     check_dtype("x0", x0, "floating")
+    check_dtype("x1", x1, "floating")
     if x1.dtype != x0.dtype:
         raise TypeError(f"x1: got {x1.dtype}, expected {x0.dtype} as x0 has")
     if x1.shape != x0.shape or x0.ndim == 0:
@@ -56,6 +57,7 @@ def interpolate(
             [1.0000]])
     """
     check_pair(x0, x1)
+    check_dtype("t", t, "floating")
     check_number("t", t, least=0, most=1)
     batch = x0.shape[0]
     if t.ndim and (t.shape[0] != batch or t.numel() != batch or t.ndim > x0.ndim):

@@ -41,6 +41,7 @@ def gaussian_eps(
     """
     check_dtype("x_t", x_t, "floating")
     _check_factors(a, b)
+    check_number("mean", mean)
     check_number("var", var, least=0, below=math.inf)
     return b * (x_t - a * mean) / (a * a * var + b * b)
 

@@ -301,5 +301,5 @@ def _check_alike(**tensors: Tensor) -> None:
         if value.ndim == 0:
             raise ValueError(f"{name}: got a tensor without dimensions, expected a batch (B, …)")
     if len({value.shape for value in tensors.values()}) > 1 and not is_traced():
-        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
-        raise ValueError(f"got shapes {shapes}, expected equal ones")
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors.values())
+        raise ValueError(f"{', '.join(tensors)}: got shapes {shapes}, expected equal ones")

@@ -55,10 +55,14 @@ def denoising_score_matching_loss(
     torch.Size([2])
     """
     check_dtype("x0", x0, "floating")
+    if x0.dim() == 0:
+        raise ValueError("x0: got shape (), expected (B, ...)")
+    check_dtype("t", t, "floating")
     check_shape("t", t, (len(x0),), "as x0 has rows")
     check_one_of("weighting", weighting, WEIGHTINGS)
     if noise is None:
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+    check_dtype("noise", noise, "floating")
     check_shape("noise", noise, tuple(x0.shape), "as x0 has")
     column = (len(x0),) + (1,) * (x0.dim() - 1)
     alpha, sigma = schedule.alpha(t).reshape(column), schedule.sigma(t).reshape(column)
@@ -105,6 +109,7 @@ def implicit_score_matching_loss(
     tensor([-3., -3.])
     """
     check_dtype("x", x, "floating")
+    check_shape("x", x, ("B", "d"))
     if probes is None:
         directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, None].expand(-1, *x.shape)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_dtype, check_integer
+from kexue_lib._arguments import check_dtype, check_integer, check_shape
 
 
 def additive_delta(A: Float[Tensor, "*batch n r"], B: Float[Tensor, "*batch r m"]) -> Float[Tensor, "*batch n m"]:
@@ -34,10 +34,12 @@ def additive_delta(A: Float[Tensor, "*batch n r"], B: Float[Tensor, "*batch r m"
     """
     check_dtype("A", A, "floating")
     check_dtype("B", B, "floating")
+    check_shape("A", A, ("...", "n", "r"))
+    check_shape("B", B, ("...", "r", "m"))
     n, m = A.shape[-2], B.shape[-1]
     if A.shape[-1] != B.shape[-2]:
         raise ValueError(f"B: got shape {tuple(B.shape)}, expected (..., {A.shape[-1]}, m) as A is {tuple(A.shape)}")
-    _check_divides(A.shape[-1], n, m)
+    _check_divides("A", A.shape[-1], n, m)
     return A.repeat(*[1] * (A.dim() - 1), m // A.shape[-1]) + B.repeat(*[1] * (B.dim() - 2), n // B.shape[-2], 1)
 
 
@@ -68,12 +70,14 @@ def additive_gradients(
     ([[3.0], [7.0]], [[4.0, 6.0]])
     """
     check_dtype("G", G, "floating")
+    check_shape("G", G, ("...", "n", "m"))
     n, m = G.shape[-2:]
     check_integer("rank", rank, 1)
-    _check_divides(rank, n, m)
+    _check_divides("rank", rank, n, m)
     return G.unflatten(-1, (-1, rank)).sum(-2), G.unflatten(-2, (-1, rank)).sum(-3)
 
 
-def _check_divides(rank: int, n: int, m: int) -> None:
-    if n % rank or m % rank:
-        raise ValueError(f"rank: got {rank}, expected a divisor of n = {n} and of m = {m}")
+def _check_divides(name: str, rank: int, n: int, m: int) -> None:
+    if rank < 1 or n % rank or m % rank:
+        got = rank if name == "rank" else f"rank {rank}"
+        raise ValueError(f"{name}: got {got}, expected a divisor of n = {n} and of m = {m}")

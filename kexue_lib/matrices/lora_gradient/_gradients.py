@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from kexue_lib._arguments import check_dtype, check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of
 from kexue_lib._tracing import is_traced
 
 _FEW = 64  # rows
@@ -161,6 +162,7 @@ def lora_gradients(
     for name, tensor in (("G", G), ("A", A), ("B", B)):
         check_dtype(name, tensor, "floating")
     _check_chain("G", G, A, B)
+    check_number("scale", scale, above=-math.inf, below=math.inf)
     return (G @ B.mT) * scale, (A.mT @ G) * scale
 
 
@@ -206,6 +208,7 @@ def equivalent_gradient(
                              f"{tuple(factor.shape)}")  # fmt: skip
     if A.shape[-1] != B.shape[-2]:
         raise ValueError(f"B: got shape {tuple(B.shape)}, expected (..., {A.shape[-1]}, m) as A is {tuple(A.shape)}")
+    check_number("scale", scale, above=-math.inf, below=math.inf)
     return (H_A @ B + A @ H_B) * scale
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kexue_lib._arguments import check_integer, check_shape
+from kexue_lib._arguments import check_dtype, check_integer, check_shape
 from kexue_lib._tracing import is_traced
 
 Factor = Shaped[Tensor, "_ _ _"]
@@ -108,6 +108,7 @@ def monarch_matmul(x: Shaped[Tensor, "*b Kl"], L: Factor, R: Factor) -> Shaped[T
     """
     size = sizes(L, R)
     width = size.K * size.l
+    check_dtype("x", x, "floating or complex")
     if x.dim() == 0 or x.shape[-1] != width:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {width}) for R of shape {tuple(R.shape)}")
     if L.is_complex() and not x.is_complex():
@@ -119,6 +120,8 @@ def monarch_matmul(x: Shaped[Tensor, "*b Kl"], L: Factor, R: Factor) -> Shaped[T
 
 def sizes(L: Tensor, R: Tensor) -> Sizes:
     """Read I, J, K, l, q off the factors, or refuse them."""
+    for name, x in (("L", L), ("R", R)):
+        check_dtype(name, x, "floating or complex")
     words = f"L: got shapes {tuple(L.shape)} and R {tuple(R.shape)}, expected L (J, I, K·q) and R (K, J·q, l)"
     if L.dim() != 3 or R.dim() != 3:
         raise ValueError(words)

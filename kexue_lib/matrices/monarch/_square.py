@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Inexact, Shaped
 from torch import Tensor
 
+from kexue_lib._arguments import check_dtype
 from kexue_lib._autocast import without_autocast
 from kexue_lib.matrices.monarch._product import Factor, Sizes, sizes
 
@@ -38,6 +39,7 @@ def monarch_solve(L: Factor, R: Factor, y: Inexact[Tensor, "*b n"]) -> Inexact[T
     [1.0, 1.0, 1.0, 1.0]
     """
     size = _square_sizes(L, R)
+    check_dtype("y", y, "floating or complex")
     J, K = size.J, size.K
     if y.dim() == 0 or y.shape[-1] != K * J:
         raise ValueError(f"y: got shape {tuple(y.shape)}, expected (..., {K * J}) for R of shape {tuple(R.shape)}")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Inexact, Int64, Shaped
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer
+from kexue_lib._arguments import check_dtype, check_integer
 from kexue_lib.matrices.monarch._product import check_divides, monarch_matmul
 
 
@@ -120,6 +120,8 @@ def monarch_circular_conv(
     >>> monarch_circular_conv(x, shift, 2).round().tolist()
     [4.0, 1.0, 2.0, 3.0]
     """
+    for name, v in (("x", x), ("h", h)):
+        check_dtype(name, v, "floating or complex")
     if x.dim() == 0 or h.dim() == 0 or x.shape[-1] != h.shape[-1]:
         raise ValueError(f"h: got shape {tuple(h.shape)}, expected the last dimension of x, of shape {tuple(x.shape)}")
     n, real = x.shape[-1], not (x.is_complex() or h.is_complex())

@@ -94,6 +94,8 @@ def free_energy(q: Float[Tensor, "*batch n"], potential: Float[Tensor, " n"], dx
     tensor(-1.3863)
     """
     check_dtype("q", q, "floating")
+    check_dtype("potential", potential, "floating")
+    check_shape("potential", potential, ("n",))
     check_shape("q", q, ("...", *potential.shape), "as potential has")
     check_number("dx", dx, above=0, below=math.inf)
     return (torch.special.xlogy(q, q) + q * potential).sum(-1) * dx

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_dtype, check_number, check_one_of, check_shape
 from kexue_lib._tracing import is_traced
 from kexue_lib.optimization.gradient_flow._derivatives import check_point
 
@@ -84,6 +84,7 @@ def mirror_step(
     tensor([1., 0.])
     """
     check_point("x", x)
+    check_dtype("g", g, "floating")
     check_shape("g", g, tuple(x.shape), "as x has")
     check_number("step", step, above=0, below=math.inf)
     check_one_of("geometry", geometry, ("euclidean", "entropy"))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_number, check_shape
+from kexue_lib._arguments import check_dtype, check_number, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib.optimization.gradient_flow._derivatives import check_point
 
@@ -56,6 +56,7 @@ def svgd_velocity(
             [2.]])
     """
     check_point("x", x, 2)
+    check_dtype("score", score, "floating")
     check_shape("score", score, tuple(x.shape), "as x has")
     if x.shape[-2] == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected at least one particle")
@@ -99,6 +100,7 @@ def kde_score(
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (n, d) with n ≥ 1")
     check_number("bandwidth", bandwidth, above=0, below=math.inf)
     query = x if query is None else query
+    check_dtype("query", query, "floating")
     check_shape("query", query, ("m", x.shape[1]), "as x has")
     center = x.detach().mean(0)
     x, query = x - center, query - center

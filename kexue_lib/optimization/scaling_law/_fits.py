@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -197,8 +197,9 @@ def chinchilla_loss(
     >>> chinchilla_loss(70e9, 1.4e12)
     tensor(1.9366, dtype=torch.float64)
     """
-    for name, value in (("N", N), ("D", D)):
-        check_number(name, value, above=0)
+    _check_resources(N, D)
+    for name, value in (("E", E), ("A", A), ("B", B), ("alpha", alpha), ("beta", beta)):
+        check_number(name, value)
     return E + A * wide(N) ** -alpha + B * wide(D) ** -beta
 
 
@@ -229,7 +230,8 @@ def kaplan_loss(
     >>> kaplan_loss(1e9, 2e10)
     tensor(2.4354, dtype=torch.float64)
     """
-    for name, value in (("N", N), ("D", D)):
+    _check_resources(N, D)
+    for name, value in (("N_c", N_c), ("D_c", D_c), ("alpha_N", alpha_N), ("alpha_D", alpha_D)):
         check_number(name, value, above=0)
     return ((N_c / wide(N)) ** (alpha_N / alpha_D) + D_c / wide(D)) ** alpha_D
 
@@ -370,3 +372,12 @@ def _check_points(columns: dict[str, Tensor], least: int) -> None:
 def _check_options(delta: float, n_bootstrap: int) -> None:
     check_number("delta", delta, above=0, below=math.inf)
     check_integer("n_bootstrap", n_bootstrap, 0)
+
+
+def _check_resources(N: Any, D: Any) -> None:
+    """Refuse what is not above zero, and tensors that do not broadcast."""
+    for name, value in (("N", N), ("D", D)):
+        check_number(name, value, above=0)
+    sizes = zip(N.shape[::-1], D.shape[::-1]) if isinstance(N, Tensor) and isinstance(D, Tensor) else ()
+    if any(n != d and 1 not in (n, d) for n, d in sizes):
+        raise ValueError(f"D: got shape {tuple(D.shape)}, expected one that broadcasts with N {tuple(N.shape)}")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib._tracing import is_traced
 from kexue_lib.positions.rerope import _blocks as blocks
@@ -136,8 +136,9 @@ def rerope_attention(
     check_integer("block_size", block_size, 1)
     check_one_of("backend", backend, ("blocks", "flex"))
     given = q_positions is not None or k_positions is not None
-    q_positions, k_positions = _accepted(q, k, v, window, factor, q_positions, k_positions)
+    q_positions, k_positions = _accepted(q, k, v, inv_freq, window, factor, q_positions, k_positions)
     weight: float = q.shape[-1] ** -0.5 if scale is None else scale
+    check_number("scale", weight)
     if backend == "flex":
         if given or q.shape[-2] > k.shape[-2]:
             kind = "positions" if given else "more queries than keys"
@@ -209,8 +210,9 @@ def rerope_attention_reference(
     >>> rerope_attention_reference(q, k, v, torch.ones(1), window=2).shape
     torch.Size([1, 4, 2])
     """
-    q_positions, k_positions = _accepted(q, k, v, window, factor, q_positions, k_positions)
+    q_positions, k_positions = _accepted(q, k, v, inv_freq, window, factor, q_positions, k_positions)
     weight: float = q.shape[-1] ** -0.5 if scale is None else scale
+    check_number("scale", weight)
     group = q.shape[-3] // k.shape[-3]
     dtype = q.dtype
     k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3).to(score_dtype(v))
@@ -255,6 +257,10 @@ def merge_attention(
     """
     if not outputs or len(outputs) != len(lses):
         raise ValueError(f"lses: got {len(lses)} for {len(outputs)} outputs, expected as many, at least one")
+    for name, tensors in (("outputs", outputs), ("lses", lses)):
+        for x in tensors:
+            check_dtype(name, x, "floating")
+            check_shape(name, x, outputs[0].shape if name == "outputs" else outputs[0].shape[:-1], "as outputs[0] has")
     stacked = torch.stack(list(lses))
     top = stacked.amax(0)
     # Where every set is empty −∞ − (−∞) would be NaN, and so would the gradient of a value that is not used.
@@ -268,8 +274,18 @@ def merge_attention(
     return out, torch.where(some, top + torch.where(some, total, 1.0).log(), -math.inf)
 
 
+def check_frequencies(inv_freq: Tensor, width: int) -> None:
+    """Refuse what are no speeds of at least one pair, and of no more than the width has."""
+    check_dtype("inv_freq", inv_freq, "floating")
+    if inv_freq.dim() != 1 or not 1 <= len(inv_freq) <= width // 2:
+        raise ValueError(f"inv_freq: got shape {tuple(inv_freq.shape)}, expected (pairs,) with 1 to {width // 2} pairs")
+
+
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Refuse tensors that are no queries, keys and values of one attention."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "heads", "length", "d"))
     for name, what, got, expected, other in (
         ("k", "dim", k.shape[-1], q.shape[-1], "q"),
         ("v", "length", v.shape[-2], k.shape[-2], "k"),
@@ -285,6 +301,7 @@ def _accepted(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    inv_freq: Tensor,
     window: float | int,
     factor: float | int,
     q_positions: Tensor | None,
@@ -293,6 +310,7 @@ def _accepted(
     """Positions of queries and keys, after everything that both forms of attention refuse."""
     check_rectifier(window, factor)
     check_heads(q, k, v)
+    check_frequencies(inv_freq, q.shape[-1])
     n, total = q.shape[-2], k.shape[-2]
     if k_positions is None:
         k_positions = torch.arange(total, device=q.device)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kexue_lib._arguments import check_dtype, check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
-from kexue_lib.positions.rerope._attention import average_of_visible, check_heads, rerope_attention
+from kexue_lib.positions.rerope._attention import average_of_visible, check_frequencies, check_heads, rerope_attention
 from kexue_lib.positions.rerope._distances import check_rectifier
 from kexue_lib.positions.rerope._rotations import score_dtype
 from kexue_lib.positions.rope import Layout, log_length_scale
@@ -216,9 +216,12 @@ def distance_attention(
     tensor([1., 0.])
     """
     check_heads(q, k, v)
-    check_dtype("inv_freq", inv_freq, "floating")
+    check_frequencies(inv_freq, q.shape[-1])
+    check_dtype("distance", distance, "real")
+    check_shape("distance", distance, ("...", q.shape[-2], k.shape[-2]), "as q and k have lengths")
     check_one_of("layout", layout, ("half", "interleaved"))
     weight: float = q.shape[-1] ** -0.5 if scale is None else scale
+    check_number("scale", weight)
     dtype, work, group = q.dtype, score_dtype(q), q.shape[-3] // k.shape[-3]
     k, v = (x.repeat_interleave(group, -3).to(work) for x in (k, v))
     q = q.to(work) * weight

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_number
+from kexue_lib._arguments import check_dtype, check_integer, check_number
 
 # Rows of a scan's first block; each further block is as long as everything before it.
 _FIRST_BLOCK = 4096
@@ -65,6 +65,7 @@ def similarity_gap(
     >>> similarity_gap(torch.tensor([0, 1, 3]), 100.0, 4)
     tensor([ 2.0000,  1.5353, -0.0347], dtype=torch.float64)
     """
+    check_dtype("relative", relative, "real")
     pairs = pairs_of(dim, rotary_dim, relative.device)
     check_number("base", base, least=1, below=math.inf)
     base = torch.as_tensor(base, dtype=torch.float64, device=relative.device)

@@ -79,8 +79,9 @@ def smooth_gap(
     >>> smooth_gap(torch.tensor([0, 1000]), 10000.0, 128)
     tensor([64.0000, 11.7959], dtype=torch.float64)
     """
-    half = dim // 2
+    check_dtype("relative", relative, "real")
     pairs_of(dim, None)
+    half = dim // 2
     check_number("base", base, above=1, below=math.inf)
     bases = torch.as_tensor(base, dtype=torch.float64, device=relative.device)
     m, bases = torch.broadcast_tensors(relative.double(), bases)

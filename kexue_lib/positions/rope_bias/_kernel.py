@@ -68,6 +68,9 @@ def biases_from_coefficients(
     [[3.0, 0.0], [4.0, 0.0]]
     """
     check_one_of("layout", layout, get_args(Layout))
+    check_dtype("cos_coeff", cos_coeff, "floating")
+    check_dtype("sin_coeff", sin_coeff, "floating")
+    check_shape("cos_coeff", cos_coeff, ("...", "pairs"))
     check_shape("sin_coeff", sin_coeff, tuple(cos_coeff.shape), "as cos_coeff has")
     zero = (cos_coeff == 0) & (sin_coeff == 0)
     # The square root has no derivative at 0: pairs without amplitude go past it.
@@ -110,6 +113,8 @@ def rotary_kernel(
     """
     check_biases(a, b, layout)
     check_frequencies(inv_freq, a.shape[-1])
+    check_dtype("relative", relative, "real")
+    check_shape("relative", relative, ("distances",))
     dtype = torch.promote_types(a.dtype, b.dtype)
     work = torch.promote_types(dtype, torch.float32)
     coefficients = torch.cat(bias_coefficients(a.to(work), b.to(work), layout=layout), dim=-1)
@@ -181,7 +186,10 @@ def fit_biases(
     >>> [round(x.item(), 4) for x in bias_coefficients(a, b)]
     [1.0, 0.0]
     """
+    check_dtype("target", target, "floating")
+    check_shape("target", target, ("...", "n"))
     check_dtype("inv_freq", inv_freq, "floating")
+    check_shape("inv_freq", inv_freq, ("pairs",))
     check_number("ridge", ridge, least=0, below=math.inf)
     check_one_of("layout", layout, get_args(Layout))
     n, pairs = target.shape[-1], len(inv_freq)
@@ -208,10 +216,12 @@ def joined(first: Tensor, second: Tensor, layout: str) -> Tensor:
 def check_biases(a: Tensor, b: Tensor, layout: str) -> None:
     """Refuse biases of different or odd width, and an unknown layout."""
     check_one_of("layout", layout, get_args(Layout))
+    for name, x in (("a", a), ("b", b)):
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "d"))
     if a.shape[-1] != b.shape[-1] or a.shape[-1] % 2 or a.shape[-1] == 0:
-        raise ValueError(
-            f"dim: got {a.shape[-1]} (a) and {b.shape[-1]} (b), expected the same even positive number of components"
-        )
+        widths = f"{a.shape[-1]} and {b.shape[-1]}"
+        raise ValueError(f"a, b: got widths {widths}, expected the same even positive number of components")
 
 
 def check_frequencies(inv_freq: Tensor, dim: int) -> None:

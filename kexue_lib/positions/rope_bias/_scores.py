@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from kexue_lib._arguments import check_shape
+from kexue_lib._arguments import check_dtype, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib.positions.rope import Layout, apply_rotary, cos_sin
 from kexue_lib.positions.rope_bias._kernel import check_biases, check_frequencies
@@ -144,7 +144,8 @@ def distance_profile(scores: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*bat
     >>> distance_profile(torch.tensor([[1.0, 9.0], [5.0, 3.0]]))
     tensor([2., 5.])
     """
-    n = scores.shape[-1]
+    check_dtype("scores", scores, "floating")
+    n = scores.shape[-1] if scores.dim() else 0
     if scores.dim() < 2 or scores.shape[-2] != n:
         raise ValueError(f"scores: got shape {tuple(scores.shape)}, expected square (..., n, n)")
     if n == 0:
@@ -196,6 +197,9 @@ def _checked(name: str, positions: Tensor, n: int) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, a: Tensor, b: Tensor, inv_freq: Tensor, layout: str) -> None:
+    for name, x in (("q", q), ("k", k)):
+        check_dtype(name, x, "floating")
+        check_shape(name, x, ("...", "heads", "length", "d"))
     check_biases(a, b, layout)
     check_frequencies(inv_freq, a.shape[-1])
     (H, _, dim), G = q.shape[-3:], k.shape[-3]

@@ -120,15 +120,19 @@ def reconstruct(
     tensor([1., 2., 3.])
     """
     check_one_of("measure", measure, _MEASURES)
+    check_dtype("c", c, "floating or complex")
     if c.is_complex() != (measure == "fout"):
         raise TypeError(f"c: got {c.dtype}, expected a {'complex' if measure == 'fout' else 'real floating'} dtype")
     size = c.shape[-1] if c.dim() else 0
+    if not size:
+        raise ValueError(f"c: got shape {tuple(c.shape)}, expected (..., N) with at least one coefficient")
     if measure == "fout" and size % 2 == 0:
         raise ValueError(f"c: got {size} coefficients, expected an odd number, of n = -N … N")
     N = size // 2 if measure == "fout" else size
     scale = _check(measure, N, window, scaling)
     check_number("T", T, **({"above": 0} if measure == "legs" else {}), below=math.inf)
     check_dtype("t", t, "floating")
+    check_shape("t", t, ("m",))
     s = _places(measure, t.double(), float(T), window)
     if measure == "fout":
         return (c.to(torch.complex128) @ fourier_basis(N, s).mT).real.to(c.real.dtype)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from kexue_lib._arguments import check_broadcast, check_integer, check_number
+from kexue_lib._arguments import check_broadcast, check_dtype, check_integer, check_number
 from kexue_lib._autocast import without_autocast
 from kexue_lib.recurrence.hippo import legendre_basis
 from kexue_lib.recurrence.scan import linear_scan
@@ -144,7 +144,6 @@ def _weights(v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_vectors(v: Tensor) -> None:
-    if not (v.is_floating_point() or v.is_complex()):
-        raise TypeError(f"v: got {v.dtype}, expected floating or complex numbers")
+    check_dtype("v", v, "floating or complex")
     if v.dim() == 0 or v.shape[-1] == 0:
         raise ValueError(f"v: got shape {tuple(v.shape)}, expected (..., N) with N of at least 1")

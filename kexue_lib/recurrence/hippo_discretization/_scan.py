@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_one_of
 from kexue_lib._autocast import without_autocast
 from kexue_lib._autograd import remember_signature
 from kexue_lib.recurrence.hippo import coefficient_scale
@@ -86,8 +86,7 @@ def check_samples(u: Tensor, N: int, scaling: str) -> Tensor:
     """Refuse wrong arguments; the samples in float64."""
     check_integer("N", N, 1)
     check_one_of("scaling", scaling, ("orthonormal", "hippo", "lmu"))
-    if not (u.is_floating_point() or u.is_complex()):
-        raise TypeError(f"u: got {u.dtype}, expected floating or complex numbers")
+    check_dtype("u", u, "floating or complex")
     if u.dim() == 0:
         raise ValueError("u: got shape (), expected (..., L)")
     return u.to(torch.promote_types(u.dtype, torch.float64))

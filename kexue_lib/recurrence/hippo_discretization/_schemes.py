@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from kexue_lib._arguments import check_number, check_one_of, check_shape
+from kexue_lib._arguments import check_dtype, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
 
 Method = Literal["forward", "backward", "bilinear", "gbt", "zoh"]
@@ -97,10 +97,7 @@ def _beside(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def _check_system(A: Tensor, B: Tensor) -> None:
     for name, x in (("A", A), ("B", B)):
-        if not (isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())):
-            raise TypeError(
-                f"{name}: got {getattr(x, 'dtype', type(x).__name__)}, expected floating or complex numbers"
-            )
+        check_dtype(name, x, "floating or complex")
     N = A.shape[-1] if A.dim() else 0
     check_shape("A", A, ("...", N, N), "as a square matrix")
     check_shape("B", B, ("...", N), "as A has")

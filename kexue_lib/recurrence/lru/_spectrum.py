@@ -87,6 +87,7 @@ def lru_eigenvalues(nu_log: Float[Tensor, "*shape"], theta_log: Float[Tensor, "*
     """
     check_dtype("nu_log", nu_log, "floating")
     check_dtype("theta_log", theta_log, "floating")
+    check_shape("theta_log", theta_log, tuple(nu_log.shape), "as nu_log has")
     nu_log, theta_log = (_at_least_single(x) for x in (nu_log, theta_log))
     return torch.exp(torch.complex(-nu_log.exp(), theta_log.exp()))
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kexue_lib._arguments import check_integer, check_number, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of
 from kexue_lib._autocast import without_autocast
 from kexue_lib.recurrence.parallel_rnn._cells import cell_jacobian
 from kexue_lib.recurrence.scan import linear_scan, matrix_scan
@@ -256,6 +256,7 @@ def _start(cell: nn.Module, u: Tensor, x0: Tensor | None) -> Tensor:
     """The state before the first step, once cell and inputs are what they should be."""
     if not isinstance(cell, nn.Module) or not isinstance(getattr(cell, "state_size", None), int):
         raise TypeError(f"cell: got {type(cell).__name__}, expected a module with an integer state_size")
+    check_dtype("u", u, "floating")
     if u.dtype not in _TOLERANCE:
         raise TypeError(f"u: got {u.dtype}, expected torch.float32 or torch.float64")
     if u.dim() < 2 or u.shape[-2] == 0:
@@ -263,6 +264,7 @@ def _start(cell: nn.Module, u: Tensor, x0: Tensor | None) -> Tensor:
     expected = (*u.shape[:-2], _size(cell))
     if x0 is None:
         return u.new_zeros(expected)
+    check_dtype("x0", x0, "floating")
     try:
         return x0.expand(expected)
     except RuntimeError:

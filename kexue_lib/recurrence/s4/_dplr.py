@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_number
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_shape
 from kexue_lib.recurrence.hippo import hippo_matrices
 from kexue_lib.recurrence.hippo_discretization import discretize
 
@@ -140,6 +140,8 @@ def dplr_step(
     tensor([5.+0.j], dtype=torch.complex128)
     """
     check_number("dt", dt, above=0)
+    check_dtype("u", u, "floating or complex")
+    check_vectors(x=x, Lam=Lam, P=P, Q=Q, B=B)
     rate = 2 / (dt[..., None] if isinstance(dt, Tensor) else dt)
     D, source = 1 / (rate - Lam), B * u[..., None]
     row = Q * D
@@ -195,3 +197,11 @@ def recover_readout(
     power = torch.linalg.matrix_power(Ab, L)
     eye = torch.eye(Ab.shape[-1], dtype=Ab.dtype, device=Ab.device)
     return torch.linalg.solve((eye - power).mT, Ct[..., None]).squeeze(-1)
+
+
+def check_vectors(**vectors: Tensor) -> None:
+    """Refuse what is no floating or complex vector (..., n) of the length that the first has."""
+    first = next(iter(vectors))
+    for name, x in vectors.items():
+        check_dtype(name, x, "floating or complex")
+        check_shape(name, x, ("...", "n") if name == first else ("...", vectors[first].shape[-1]), f"as {first} has")

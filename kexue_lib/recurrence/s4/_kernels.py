@@ -11,10 +11,10 @@ from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_number, check_one_of, check_shape
 from kexue_lib._autocast import without_autocast
 from kexue_lib._tracing import is_traced
-from kexue_lib.recurrence.s4._dplr import legs_dplr
+from kexue_lib.recurrence.s4._dplr import check_vectors, legs_dplr
 
 # Entries of one table of the Cauchy sums: a few such tables live at once, and all of them stay in a core's cache.
 _TABLE = 1 << 17
@@ -143,6 +143,8 @@ def s4_kernel(
     """
     check_integer("L", L, 1)
     check_number("dt", dt, above=0)
+    check_dtype("Lam", Lam, "complex")
+    check_vectors(Lam=Lam, P=P, B=B, Ct=Ct)
     return pair_kernel(Lam, P, B, Ct, torch.as_tensor(dt, dtype=Lam.real.dtype, device=Lam.device), L)
 
 
@@ -227,6 +229,8 @@ def causal_conv(u: Float[Tensor, "*#batch L"], k: Float[Tensor, "*#batch L"]) ->
     """
     check_dtype("u", u, "floating")
     check_dtype("k", k, "floating")
+    check_shape("u", u, ("...", "L"))
+    check_shape("k", k, ("...", u.shape[-1]), "as u has")
     L, dtype = u.shape[-1], torch.promote_types(u.dtype, k.dtype)
     if not (u.numel() and k.numel()):
         return u * k
@@ -306,6 +310,7 @@ def s4d_kernel(
     check_integer("L", L, 1)
     check_number("dt", dt, above=0)
     check_one_of("method", method, ("zoh", "bilinear"))
+    check_vectors(Lam=Lam, B=B, C=C)
     return diagonal_kernel(Lam, B, C, torch.as_tensor(dt, dtype=Lam.real.dtype, device=Lam.device), L, method)
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from kexue_lib._arguments import check_integer, check_one_of
+from kexue_lib._arguments import check_dtype, check_integer, check_one_of
 from kexue_lib._autocast import without_autocast
 from kexue_lib._autograd import remember_signature
 from kexue_lib.recurrence.scan._kernels import KERNELS, applied, output_shape, time_axis
@@ -124,8 +124,8 @@ def _scan(
 ) -> Tensor:
     name = "A" if matrix else "a"
     for argument, x in ((name, a), ("b", b), ("x0", x0)):
-        if x is not None and not (x.is_floating_point() or x.is_complex()):
-            raise TypeError(f"{argument}: got dtype {x.dtype}, expected a floating or complex one")
+        if x is not None:
+            check_dtype(argument, x, "floating or complex")
     check_one_of("method", method, METHODS)
     if chunk_size is not None:
         check_integer("chunk_size", chunk_size, 1)
@@ -170,7 +170,7 @@ def _fitted(name: str, a: Tensor, b: Tensor, x0: Tensor | None, matrix: bool) ->
     except RuntimeError:
         shapes = {name: a, "b": b, **({} if x0 is None else {"x0": x0})}
         told = ", ".join(f"{key} {tuple(x.shape)}" for key, x in shapes.items())
-        raise ValueError(f"{name}: got batch dimensions that do not broadcast, {told}") from None
+        raise ValueError(f"{name}: got batch dimensions {told}, expected ones that broadcast") from None
     return a, x0
 
 

@@ -141,29 +141,6 @@ def test_masks_are_their_definitions():
     assert torch.equal(prefix_mask(5, 3), prefixed[1, 0])
 
 
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (((1, 3, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), "3 heads.*multiple of the 2"),
-        (((1, 2, 2, 4), (1, 2, 2, 5), (1, 2, 2, 5)), "5, expected 4 as query has"),
-        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 3, 4)), "3, expected 2 as key has"),
-        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 1, 2, 4)), "1, expected 2 as key has"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_named(shapes, message):
-    with pytest.raises(ValueError, match=message):
-        attention(*(torch.zeros(s) for s in shapes))
-
-
-def test_bad_masks_and_windows():
-    q = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(TypeError, match="mask"):
-        attention(q, q, q, mask=torch.ones(2, 2, dtype=torch.long))
-    for window in (0, -1):
-        with pytest.raises(ValueError, match="window"):
-            attention(q, q, q, window=window)
-
-
 def test_a_compiled_graph_serves_every_length(without_runtime_types):
     compiled = torch.compile(attention, fullgraph=True, backend="aot_eager", dynamic=True)
     for length, keys in ((9, 9), (11, 11), (5, 12), (1, 7)):

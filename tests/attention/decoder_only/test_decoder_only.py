@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from attention.decoder_only.random_tokens import causal, generator, normal
-from opinfo import as_users_call
-from torch import Tensor
 
 from kexue_lib.attention.core import attention
 from kexue_lib.attention.decoder_only import attention_matrix, causal_logdet, causal_recover, head_masks, rank_report
@@ -54,20 +52,6 @@ def test_linear_weights_stay_finite_far_from_zero_and_follow_the_feature_map():
     torch.testing.assert_close(relu, torch.where(total > 0, weights / total, 0.0))
 
 
-def test_the_matrix_refuses():
-    q = torch.ones(3, 2)
-    for error, words, kwargs in (
-        (ValueError, "kind: got 'cosine'", {"kind": "cosine"}),
-        (ValueError, "scale: got 1.0", {"kind": "linear", "scale": 1.0}),
-        (ValueError, "feature_map: got negative", {"kind": "linear", "feature_map": torch.neg}),
-        (TypeError, "mask: got torch.float32", {"mask": torch.ones(3, 3)}),
-    ):
-        with as_users_call(), pytest.raises(error, match=words):
-            attention_matrix(q, q, **kwargs)
-    with as_users_call(), pytest.raises(ValueError, match="key: got width 4"):
-        attention_matrix(q, torch.ones(3, 4))
-
-
 # -- ranks -------------------------------------------------------------------------------------------------------------
 
 
@@ -104,16 +88,6 @@ def test_half_types_are_promoted():
         rounded = matrix.to(dtype)
         torch.testing.assert_close(rank_report(rounded).logabsdet, rank_report(rounded.double()).logabsdet)
         assert rank_report(rounded).condition.dtype == torch.float64
-
-
-@pytest.mark.parametrize(
-    ("matrix", "words"), [(torch.ones(0, 3), "matrix: got shape"), (torch.full((2, 2), math.nan), "finite")]
-)
-def test_the_report_refuses(matrix: Tensor, words: str):
-    with pytest.raises(ValueError, match=words):
-        rank_report(matrix)
-    with pytest.raises(ValueError, match="rtol: got -1"):
-        rank_report(torch.eye(2), rtol=-1.0)
 
 
 @pytest.mark.parametrize("n", [4, 16, 32])
@@ -158,29 +132,13 @@ def test_blocks_do_not_change_the_determinant_nor_its_gradient(block_size: int):
         torch.testing.assert_close(a, b)
 
 
-def test_logdet_of_nothing_and_refusals():
+def test_logdet_of_nothing():
     q = torch.zeros(2, 0, 3, requires_grad=True)
     causal_logdet(q, q).sum().backward()
     assert causal_logdet(q, q).tolist() == [0, 0]
-    with as_users_call(), pytest.raises(ValueError, match="key: got shape"):
-        causal_logdet(torch.zeros(3, 2), torch.zeros(4, 2))
-    with pytest.raises(ValueError, match="block_size: got 0"):
-        causal_logdet(torch.zeros(3, 2), torch.zeros(3, 2), block_size=0)
 
 
 def test_values_are_recovered_from_the_output():
     q, k, v = normal(3, 20, 8), normal(3, 20, 8, seed=2), normal(3, 20, 5, seed=3)
     A = attention_matrix(0.1 * q, k, mask=causal(20))
     torch.testing.assert_close(causal_recover(A, A @ v), v, rtol=1e-9, atol=1e-9)
-
-
-def test_recovery_refuses():
-    eye, out = torch.eye(3), torch.ones(3, 2)
-    for matrix, words in (
-        (torch.ones(3, 3), "above the diagonal"),
-        (torch.ones(3, 2), "shapes"),
-        (torch.eye(2), "shapes"),
-        (eye * torch.tensor([1.0, 0, 1]), "zero on the diagonal"),
-    ):
-        with as_users_call(), pytest.raises(ValueError, match=words):
-            causal_recover(matrix, out)

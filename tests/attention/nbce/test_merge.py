@@ -224,44 +224,6 @@ def test_compiles_whole_with_masks_and_a_previous_choice():
         torch.testing.assert_close(actual, expected)
 
 
-BAD = [
-    ({"pooling": "median"}, "pooling"),
-    ({"beta": -1.5}, "beta"),
-    ({"beta": math.nan}, "beta"),
-    ({"top_p": 0.0}, "top_p"),
-    ({"top_p": 1.5}, "top_p"),
-    ({"top_k": 0}, "top_k"),
-    ({"eta": -0.1}, "eta"),
-    ({"context_mask": torch.zeros(3, dtype=torch.bool)}, "context_mask"),
-]
-
-
-@pytest.mark.parametrize(("options", "name"), BAD)
-def test_bad_options_are_named(options, name):
-    with as_users_call(), pytest.raises(ValueError, match=name):
-        nbce.nbce_logits(logits(3, 5), logits(5), **options)
-
-
-def test_bad_logits_are_named():
-    with as_users_call():
-        with pytest.raises(TypeError, match="context_logits"):
-            nbce.nbce_logits(torch.zeros(3, 5, dtype=torch.long), beta=0)
-        with pytest.raises(TypeError, match="prior_logits"):
-            nbce.nbce_logits(torch.zeros(3, 5), torch.zeros(5, dtype=torch.long))
-        with pytest.raises(ValueError, match="context_logits"):
-            nbce.nbce_logits(torch.zeros(0, 5), beta=0)
-        with pytest.raises(ValueError, match=r"\(6,\).*\(5,\)"):
-            nbce.nbce_logits(torch.zeros(3, 5), torch.zeros(6))
-        with pytest.raises(ValueError, match="prior_logits"):
-            nbce.nbce_logits(torch.zeros(3, 5))
-        with pytest.raises(ValueError, match="prior_logits"):
-            nbce.nbce_logits(torch.zeros(3, 5), pooling="most_changed", beta=0)
-        with pytest.raises(ValueError, match=r"\(6,\).*\(5,\)"):
-            nbce.divergence(torch.zeros(3, 5), torch.zeros(6))
-        with pytest.raises(TypeError, match="prior_logits"):
-            nbce.divergence(torch.zeros(3, 5), torch.zeros(5, dtype=torch.long))
-
-
 # -- transformers ------------------------------------------------------------------------------------------------------
 
 

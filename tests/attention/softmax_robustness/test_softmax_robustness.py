@@ -12,19 +12,15 @@ from scipy import stats
 
 from kexue_lib.attention.softmax_robustness import (
     attention_average,
-    attention_stats,
-    cosine_entropy_deficit,
     cosine_entropy_min,
     effective_number,
     entropy_invariant_scale,
     entropy_keeping_scale,
-    gaussian_entropy,
     noise_cv2,
     perturbation_moments,
     perturbed_attention,
     sample_noise,
     softmax_entropy,
-    sphere_entropy_deficit,
 )
 
 # -- entropy and effective number --------------------------------------------------------------------------------------
@@ -126,47 +122,21 @@ Q = torch.zeros(2, 4)
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: noise_cv2("cauchy", 1.0), "distribution: got 'cauchy', expected 'gaussian', 'uniform'"),
         (lambda: sample_noise((2,), "normal", 1.0), "distribution: got 'normal'"),
-        (lambda: noise_cv2("gaussian", -1.0), "sigma: got -1.0"),
-        (lambda: noise_cv2("gaussian", torch.tensor([1.0, -1.0])), "sigma"),
         (lambda: sample_noise((2,), "gaussian", -1.0), "sigma: got -1.0"),
         (lambda: sample_noise((2,), "student_t", 1.0, df=0.0), "df: got 0.0"),
-        (lambda: cosine_entropy_deficit(0.0), "tau: got 0.0"),
         (lambda: cosine_entropy_min(5, -1.0), "tau: got -1.0"),
         (lambda: cosine_entropy_min(1, 1.0), "n: got 1"),
-        (lambda: gaussian_entropy(0, 1.0), "n - 1"),
-        (lambda: sphere_entropy_deficit(1.0, 1), "d: got 1"),
-        (lambda: sphere_entropy_deficit(-1.0, 8), "lam: got -1.0"),
         (lambda: entropy_invariant_scale(4, 8, train_length=1), "train_length: got 1"),
         (lambda: entropy_invariant_scale(4, 0), "d: got 0"),
-        (lambda: entropy_keeping_scale(0, 8), "n - 1: got -1"),
+        (lambda: entropy_keeping_scale(0, 8), "n: got 0"),
         (lambda: entropy_keeping_scale(4, 1), "d: got 1"),
         (lambda: entropy_keeping_scale(4, 8, train_length=1), "train_length: got 1"),
-        (lambda: attention_stats(Q, Q, Q, block_size=0), "block_size: got 0"),
-        (lambda: attention_stats(Q, Q[:1], Q), "value: got length 2, expected 1"),
-        (lambda: attention_stats(Q, Q[:, :3], Q), "key: got width 3, expected 4"),
-        (lambda: attention_stats(Q, Q, Q, mask=torch.ones(3, 2, dtype=torch.bool)), "mask: got shape (3, 2)"),
-        (lambda: attention_stats(Q, Q, Q, scale=torch.ones(3)), "scale: got shape (3,)"),
-        (lambda: attention_stats(Q.expand(3, 2, 4), Q.expand(2, 2, 4), Q), "batch dimensions"),
-        (lambda: attention_average(torch.zeros(3), Q), "values: got length 2, expected 3"),
-        (lambda: perturbation_moments(torch.zeros(3), Q, 0.1), "values: got length 2, expected 3"),
         (lambda: perturbed_attention(torch.zeros(2), Q, 0.1, num_samples=0), "num_samples: got 0"),
         (lambda: perturbed_attention(torch.zeros(2), Q, 0.1, chunk_size=0), "chunk_size: got 0"),
-        (lambda: softmax_entropy(Q, mask=torch.ones(3, dtype=torch.bool)), "mask: got shape (3,)"),
     ],
 )
 def test_wrong_values_are_named(call, words: str):
     with as_users_call(), pytest.raises(ValueError, match=r".") as error:
         call()
     assert words in str(error.value)
-
-
-def test_wrong_kinds_are_named():
-    with as_users_call():
-        with pytest.raises(TypeError, match=r"mask: got torch\.float32, expected .* bool dtype"):
-            attention_stats(Q, Q, Q, mask=torch.ones(2, 2))
-        with pytest.raises(TypeError, match=r"mask: got torch\.int64, expected .* bool dtype"):
-            softmax_entropy(Q, mask=torch.ones(2, 4, dtype=torch.int64))
-        with pytest.raises(TypeError, match="expected one dtype"):
-            attention_stats(Q, Q, Q.double())

@@ -138,15 +138,6 @@ def test_zeros_of_the_spectral_factor_lie_on_one_side():
         (ValueError, "^y: got", lambda: FourierDensity(1, (2,)).log_prob(torch.rand(3, 4))),
         (ValueError, "^y: got", lambda: FourierDensity(1).log_prob(torch.tensor(1.0))),
         (ValueError, "width", lambda: FourierDensity(1).bin_log_prob(torch.rand(3), 0.0)),
-        (ValueError, "density", lambda: spectral_factor(torch.ones(4), 2)),
-        (ValueError, "density", lambda: spectral_factor(torch.tensor([1.0, 0.0, 1.0]), 1)),
-        (TypeError, "density", lambda: spectral_factor(torch.ones(4, dtype=torch.int64), 1)),
-        (TypeError, "num_frequencies", lambda: spectral_factor(torch.ones(9), 1.5)),
-        (ValueError, "^a: got", lambda: periodic_prob(torch.ones(0), torch.rand(1))),
-        (TypeError, "^a: got", lambda: periodic_prob(torch.ones(2, dtype=torch.int64), torch.rand(1))),
-        (TypeError, "^x: got", lambda: periodic_cdf(torch.ones(2), torch.ones(1, dtype=torch.int64))),
-        (ValueError, "^x: got", lambda: periodic_prob(torch.ones(2, 2), torch.rand(3, 1))),
-        (TypeError, "^u: got", lambda: periodic_icdf(torch.ones(2), torch.ones(1, dtype=torch.int64))),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(error: type[Exception], match: str, call):

@@ -120,17 +120,11 @@ def test_the_other_chapters_weights_are_the_same_up_to_a_factor():
 def test_bad_input_is_refused_by_name():
     x = torch.zeros(3)
     with as_users_call():
-        with pytest.raises(ValueError, match="transform: got 'wasserstein'"):
-            gf.transform("wasserstein")
-        with pytest.raises(ValueError, match="transform: got 'hinge'"):
+        with pytest.raises(ValueError, match="kind: got 'hinge'"):
             gf.generator_loss(x, "hinge")
         with pytest.raises(ValueError, match="kind: got 'bce', expected 'logistic'"):
             gf.discriminator_loss(x, x, "bce")
         with pytest.raises(TypeError, match=r"fake_logits: got torch.int64"):
             gf.generator_loss(torch.zeros(3, dtype=torch.int64))
-        with pytest.raises(ValueError, match="kind: got 'tv'"):
-            gf.f_divergence_output("tv", x + 1)
-        with pytest.raises(ValueError, match="ratio: got 0"):
-            gf.f_divergence_output("kl", x)
         with pytest.raises(ValueError, match="u: got 0"):
             gf.f_from_h(torch.ones_like, x)

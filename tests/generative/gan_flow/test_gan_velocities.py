@@ -138,7 +138,3 @@ def test_bad_input_is_refused_by_name():
             gf.flow_target(x, lambda x: x.sum(-1), -0.1)
         with pytest.raises(ValueError, match=r"target: got shape \(2, 2\)"):
             gf.flow_regression_loss(x, x[:2])
-        with pytest.raises(ValueError, match="cov0"):
-            gf.gaussian_kl(x[0], torch.eye(3), x[0], torch.eye(2))
-        with pytest.raises(ValueError, match="cov1: got a matrix that is not positive definite"):
-            gf.gaussian_kl(x[0], torch.eye(2), x[0], -torch.eye(2))

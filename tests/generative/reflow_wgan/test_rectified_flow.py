@@ -209,10 +209,6 @@ def test_an_empty_batch_has_an_empty_loss() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: rw.interpolate(x, x[:1], x[:, 0]), ValueError, r"x0, x1: got shapes \(3, 2\) and \(1, 2\)"),
-        (lambda x: rw.interpolate(x, x.double(), x[:, 0]), TypeError, "x1: got torch.float64"),
-        (lambda x: rw.interpolate(x, x, torch.tensor(1.5)), ValueError, "t: got 1.5"),
-        (lambda x: rw.interpolate(x, x, torch.zeros(2)), ValueError, r"t: got shape \(2,\)"),
         (lambda x: rw.ode_solve(lambda x, t: x, x, 0), ValueError, "steps: got 0"),
         (lambda x: rw.ode_solve(lambda x, t: x, x, 2, method="dopri5"), ValueError, "method: got 'dopri5'"),
         (lambda x: rw.ode_solve(lambda x, t: x, x.long(), 2), TypeError, "x0: got torch.int64"),
@@ -223,12 +219,6 @@ def test_an_empty_batch_has_an_empty_loss() -> None:
         (lambda x: rw.reflow(rw.VelocityMLP(2), None, 1, pairs=10), ValueError, "pairs: got 10"),
         (lambda x: rw.VelocityMLP(2, depth=0), ValueError, "depth: got 0"),
         (lambda x: rw.train_rectified_flow(None, None, 0), ValueError, "steps: got 0"),
-        (lambda x: rw.mixture_velocity(x, 2.0, GaussianMixture.ring()), ValueError, "t: got 2.0"),
-        (lambda x: rw.mixture_velocity(x[:, :1], 0.5, GaussianMixture.ring()), ValueError, "mixture.means: got"),
-        (lambda x: rw.gaussian_velocity(x, 0.5, x[0], x, x[0], x), ValueError, "cov0: got"),
-        (lambda x: rw.gaussian_velocity(x, torch.zeros(2), *[x[0], torch.eye(2)] * 2), ValueError, "t: got shape"),
-        (lambda x: rw.rho_bar_gaussian(x, 0.0, 0.0, 1.0, 1.0), ValueError, "s0: got 0"),
-        (lambda x: rw.optimal_critic_gradient_gaussian(x, 0.0, 1.0, 1.0, 1.0, 0), ValueError, "nodes: got 0"),
     ],
 )
 def test_bad_input(call, error: type, message: str) -> None:

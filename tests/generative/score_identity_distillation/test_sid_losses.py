@@ -105,12 +105,8 @@ def test_losses_have_derivatives(loss):
 def test_bad_input_is_refused_by_name():
     x = torch.zeros(2, 3)
     with as_users_call():
-        with pytest.raises(ValueError, match=r"eps_teacher \(2, 3\), eps_student \(2, 3\), eps \(2, 2\)"):
+        with pytest.raises(ValueError, match=r"eps_teacher, eps_student, eps: got shapes \(2, 3\), \(2, 3\), \(2, 2\)"):
             sid.sid_terms(x, x, x[:, :2])
-        with pytest.raises(TypeError, match=r"eps_student: got torch\.int64"):
-            sid.sid_loss(x, x.long(), x)
-        with pytest.raises(ValueError, match="lam: got nan"):
-            sid.sid_loss(x, x, x, lam=float("nan"))
         with pytest.raises(ValueError, match="a: got 0"):
             sid.eps_to_x0(x, x, 0, 1.0)
         with pytest.raises(ValueError, match="b: got -1"):
@@ -119,5 +115,3 @@ def test_bad_input_is_refused_by_name():
             sid.score_to_eps(x, torch.ones(3))
         with pytest.raises(ValueError, match="a: got 0"):
             sid.gaussian_sid_gradients(0.0, 1.0, 0.0, 1.0, 0.0, 1.0)
-        with pytest.raises(ValueError, match="var: got -1"):
-            sid.gaussian_eps(x, 0.0, -1.0, 1.0, 1.0)

@@ -8,7 +8,6 @@ import opinfo
 import pytest
 import torch
 from scipy import integrate, stats
-from torch import Tensor
 
 from kexue_lib.generative import score_matching as sm
 
@@ -117,31 +116,6 @@ def test_ratio_estimator_survives_tiny_noise_in_float32():
     assert far.isfinite().all()
 
 
-def loss_with(**changes: object) -> Tensor:
-    arguments = {"x0": torch.zeros(3, 2), "t": torch.full((3,), 0.5), "schedule": sm.VPSchedule()} | changes
-    return sm.denoising_score_matching_loss(lambda x, t: -x, **arguments)
-
-
-INTEGERS = torch.zeros(1, 1).long()
-BAD = {
-    "sigma": (lambda: sm.conditional_score(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, 0.0), ValueError),
-    "x0: got shape": (lambda: sm.conditional_score(torch.zeros(1, 1), torch.zeros(1, 2), 1.0, 1.0), ValueError),
-    "x_t: got torch.int64": (lambda: sm.conditional_score(INTEGERS, torch.ones(1, 1), 1.0, 1.0), TypeError),
-    "x0: got no points": (lambda: sm.score_from_samples(torch.zeros(1, 1), torch.zeros(0, 1), 1.0, 1.0), ValueError),
-    "chunk_size: got 0": (
-        lambda: sm.score_from_samples(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, 1.0, chunk_size=0), ValueError,
-    ),
-    "weighting: got 'snr'": (lambda: loss_with(weighting="snr"), ValueError),
-    "t: got shape": (lambda: loss_with(t=torch.zeros(2)), ValueError),
-    "noise: got shape": (lambda: loss_with(noise=torch.zeros(3, 1)), ValueError),
-    "x0: got torch.int64": (lambda: loss_with(x0=torch.zeros(3, 2).long()), TypeError),
-    "probes: got 0": (lambda: sm.implicit_score_matching_loss(lambda x: -x, torch.zeros(1, 1), probes=0), ValueError),
-    "n: got 1": (lambda: sm.conditional_score_gap(sm.GaussianMixture.ring(), 1.0, 1.0, 1), ValueError),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_bad_arguments_are_named(message):
-    call, error = BAD[message]
-    with opinfo.as_users_call(), pytest.raises(error, match=message):
-        call()
+def test_a_gap_of_too_few_draws_is_refused():
+    with opinfo.as_users_call(), pytest.raises(ValueError, match="n: got 1"):
+        sm.conditional_score_gap(sm.GaussianMixture.ring(), 1.0, 1.0, 1)

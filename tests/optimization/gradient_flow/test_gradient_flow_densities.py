@@ -281,12 +281,6 @@ def test_bad_input_is_refused_with_the_name_of_the_argument(name, change, error,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: gf.svgd_velocity(normal(3, 2), normal(3, 1)), ValueError, "score: got shape"),
-        (lambda: gf.svgd_velocity(normal(0, 2), normal(0, 2)), ValueError, "x: got shape"),
-        (lambda: gf.kde_score(normal(2, 3, 2), 1.0), ValueError, "x: got shape"),
-        (lambda: gf.kde_score(normal(3, 2), 1.0, query=normal(3, 1)), ValueError, "query: got shape"),
-        (lambda: gf.fdiv_weight(normal(3), "tv"), ValueError, "kind: got 'tv'"),
-        (lambda: gf.free_energy(normal(3), normal(4), 0.1), ValueError, "q: got shape"),
         (lambda: gf.langevin(lambda x: x, normal(3, 2), step=0.1, n_steps=1), ValueError, "log_prob: value: got shape"),
         (lambda: gf.gaussian_flow(*[normal(2)] * 5), ValueError, "cov: got shape"),
     ],
